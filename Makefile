@@ -1,0 +1,66 @@
+# Everything runs in .venv, which the lock files define. `make lenet` and `make test` are all a newcomer needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: lenet test test-fast check golden docs bench lock clean help
+
+help:
+	@echo "make lenet      set up .venv and build an int8 LeNet on the embedded data"
+	@echo "make test       set up .venv and run all tests that need no board"
+	@echo "make test-fast  the unit tests alone"
+	@echo "make check      ruff, mypy, import contracts, help texts in the docs"
+	@echo "make golden     rewrite the golden files and the generated parts of the docs"
+	@echo "make docs       build the documentation into site/, offline"
+	@echo "make bench      measure the tables of benchmarks/README.md (an hour; needs MNIST in EMB_DATA_DIR)"
+	@echo "make lock       resolve the dependencies of pyproject.toml anew into the lock files"
+
+lenet: .venv/runtime
+	$(BIN)/emb build lenet --quantize int8
+
+test: .venv/dev
+	$(BIN)/pytest
+
+test-fast: .venv/dev
+	$(BIN)/pytest -m "not slow"
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+golden: .venv/dev
+	EMB_REWRITE_GOLDEN=1 $(BIN)/pytest -m golden
+	$(BIN)/python docs/generate.py
+
+docs: .venv/dev
+	$(BIN)/mkdocs build --strict
+
+bench: .venv/dev
+	$(BIN)/python benchmarks/against_plain.py
+	$(BIN)/python benchmarks/mnist_accuracy.py
+
+# uv writes one lock for all Python versions; it is fetched for this target alone.
+lock:
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install -q uv
+	.venv-lock/bin/uv pip compile pyproject.toml --group build --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	.venv-lock/bin/uv pip compile pyproject.toml --group build --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --constraint requirements.lock \
+	  --output-file requirements-dev.lock
+
+clean:
+	rm -rf .venv .venv-lock site builds
+
+# The stamps are files inside .venv: removing .venv forgets everything.
+.venv/runtime: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --quiet --require-hashes --no-deps -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/dev: .venv/runtime requirements-dev.lock
+	$(PIP) install --quiet --require-hashes --no-deps -r requirements-dev.lock
+	touch $@

@@ -1,0 +1,1 @@
+"""emb: a compiler for small machines."""

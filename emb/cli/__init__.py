@@ -1,0 +1,47 @@
+"""The command line: parses, calls the pipeline, prints. One short file per command; heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from emb.cli import bench, build, data, doctor, inspect, recipes, run, targets, version
+from emb.cli.output import print_error
+from emb.errors import EmbError
+
+
+class _Commands(TyperGroup):
+    """The one place where an EmbError becomes words and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EmbError as error:
+            print_error(error, as_json=bool(ctx.obj and ctx.obj.get("json")))
+            raise typer.Exit(error.exit_code) from error
+
+
+app = typer.Typer(
+    name="emb",
+    cls=_Commands,
+    help="A compiler for small machines: classic CNNs in, verified int8 TFLite and ONNX out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("build")(build.build)
+app.command("run")(run.run)
+app.command("bench")(bench.bench)
+app.command("inspect")(inspect.inspect)
+app.add_typer(data.app, name="data")
+app.command("recipes")(recipes.recipes)
+app.command("targets")(targets.targets)
+app.command("doctor")(doctor.doctor)
+app.command("version")(version.version)
+
+
+def main() -> None:
+    """Entry point of the `emb` command."""
+    app()

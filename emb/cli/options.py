@@ -1,0 +1,46 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _note_json(context: typer.Context, value: bool) -> bool:
+    # Errors are printed by the command group, which has to know.
+    root = context.find_root()
+    root.obj = {**(root.obj or {}), "json": value}
+    return value
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Shell completion: recipes that begin with what was typed."""
+    from emb.pipeline.recipes import recipe_names
+
+    return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Shell completion: data sets that begin with what was typed."""
+    from emb.data import DATA
+
+    return [name for name in DATA.names() if name.startswith(incomplete)]
+
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document on stdout and nothing else.", callback=_note_json),
+]
+DataDirectory = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Where data sets lie; searched before $EMB_DATA_DIR and the cache.",
+    ),
+]
+TrustModel = Annotated[
+    bool, typer.Option("--trust-model", help="Load a model that carries Python code (Lambda layers).")
+]

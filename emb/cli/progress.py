@@ -1,0 +1,86 @@
+"""Shows on stderr how a build goes on: bars on a terminal, plain lines elsewhere. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Display
+    from rich.progress import TaskID
+
+    from emb.train import Progress
+
+
+class Bars:
+    """A pipeline.stage.Listener.
+
+    Writes to a copy of stderr's descriptor, because the pipeline points descriptor 2 to a log while
+    TensorFlow works.
+    """
+
+    def __init__(self) -> None:
+        self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
+        self._console = Console(file=self._stream)
+        self._display: Display | None = None
+        self._task: TaskID | None = None
+        self._told_epoch = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        self._stream.close()
+
+    def stage_begins(self, name: str) -> None:
+        if self._console.is_terminal:
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+            self._display = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[detail]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._display.add_task(name, total=None, detail="")
+            self._display.start()
+
+    def stage_ends(self, name: str, *, cached: bool, seconds: float) -> None:
+        self._close()
+        if not cached:
+            self._console.print(f"{name}  {seconds:.1f} s", highlight=False, markup=False)
+
+    def training(self, progress: Progress) -> None:
+        accuracy = progress.accuracy if progress.validation_accuracy is None else progress.validation_accuracy
+        kind = "accuracy" if progress.validation_accuracy is None else "validation"
+        detail = f"loss {progress.loss:.4f}  {kind} {100 * accuracy:.2f} %  {_clock(progress.seconds_left)} left"
+        if self._display is not None and self._task is not None:
+            total = progress.epochs * progress.steps
+            done = (progress.epoch - 1) * progress.steps + progress.step
+            self._display.update(
+                self._task, total=total, completed=done, detail=f"epoch {progress.epoch}/{progress.epochs}  {detail}"
+            )
+        elif progress.step == progress.steps and progress.epoch != self._told_epoch:
+            self._told_epoch = progress.epoch
+            self._console.print(f"epoch {progress.epoch}/{progress.epochs}  {detail}", highlight=False, markup=False)
+
+    def failed(self, message: str) -> None:
+        self._close()
+        self._console.print(f"[bold red]error:[/] {message}", highlight=False)
+
+    def _close(self) -> None:
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
+            self._task = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"

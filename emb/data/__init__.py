@@ -1,0 +1,152 @@
+"""Image data sets: where they lie, what they hold, and how they are split. Knows nothing of models or training.
+
+Each public file is one data set or format with two functions:
+
+    find(request: DataRequest) -> Located                       reads no pixels and imports no numpy
+    read(located: Located, request: DataRequest) -> Parts       raw pixels, in the shape that was asked for
+
+and, where the files may be downloaded, a constant DOWNLOAD (emb.data._fetch.Download).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emb.data._locate import Located
+from emb.errors import DataError
+from emb.registry import Registry
+from emb.spec.dataset import Dataset, DataRequest
+from emb.store import cache_directory
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emb.data._fetch import Fetched
+
+__all__ = [
+    "DATA",
+    "Located",
+    "calibration_images",
+    "digest",
+    "downloadable",
+    "fetch",
+    "load",
+    "locate",
+    "read_image",
+    "search_directories",
+    "user_directory",
+]
+
+DATA = Registry("emb.data", kind="data set")
+
+
+def user_directory() -> Path:
+    """Where `emb data fetch` puts data sets: `data` in the user's cache directory."""
+    return cache_directory() / "data"
+
+
+def search_directories(data_dir: Path | None) -> tuple[Path, ...]:
+    """Where data sets are looked for, in this order: `data_dir`, $EMB_DATA_DIR, the user's cache.
+
+    Raises DataError if `data_dir` is given and is no directory: silently using data from elsewhere would be worse.
+    """
+    directories = []
+    if data_dir is not None:
+        if not data_dir.is_dir():
+            raise DataError(
+                f"{data_dir} is no directory",
+                why="it was given as the place where data sets lie",
+                fix="name the directory that holds mnist/, fashion-mnist/, cifar10/ ..., or leave it out",
+            )
+        directories.append(data_dir.absolute())
+    if own := os.environ.get("EMB_DATA_DIR"):
+        directories.append(Path(own).expanduser().absolute())
+    directories.append(user_directory().absolute())
+    return tuple(dict.fromkeys(directories))
+
+
+def locate(name: str, request: DataRequest) -> Located:
+    """Where a data set lies, or in `problem` why it cannot be used and what to do. Opens no data file.
+
+    Raises SpecError for an unknown name.
+    """
+    located = DATA.get(name).find(request)
+    if not isinstance(located, Located):
+        raise TypeError(f"{name}.find must return Located, not {type(located).__name__}")
+    return located
+
+
+def digest(name: str, request: DataRequest) -> str:
+    """sha256 (hex) of the content of a data set's files, without decoding them.
+
+    Raises DataError if the data set is missing or incomplete or a file cannot be read.
+    """
+    from emb.data._files import digest_of
+
+    return digest_of(locate(name, request).require())
+
+
+def load(name: str, request: DataRequest) -> Dataset:
+    """The data set as three disjoint splits of raw uint8 pixels; validation is a stratified share of train.
+
+    Raises DataError, naming the file, for whatever is missing, damaged or unfit.
+    """
+    from emb.data._parts import assemble
+
+    located = locate(name, request).require()
+    return assemble(name, DATA.get(name).read(located, request), request=request, digest=digest(name, request))
+
+
+def calibration_images(dataset: Dataset, *, count: int, seed: int) -> NDArray[np.uint8]:
+    """`count` different train images, equally many of each class as far as the classes' sizes allow.
+
+    Returns (count, height, width, channels) uint8 in random order. Raises DataError if train holds fewer images.
+    """
+    from emb.data._splits import balanced
+
+    if not 1 <= count <= len(dataset.train):
+        raise DataError(
+            f"{count:,} calibration images were asked for; the train split of {dataset.name} holds "
+            f"{len(dataset.train):,}",
+            fix=f"ask for 1 to {len(dataset.train):,} (--calibration)",
+        )
+    return dataset.train.images[balanced(dataset.train.labels, count=count, seed=seed)]
+
+
+def read_image(path: Path, *, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """One JPEG or PNG as (height, width, channels) uint8, by the same way as the images of `folder`.
+
+    Raises DataError, naming the file, if it cannot be read or decoded.
+    """
+    from emb.data._pixels import read
+
+    return read(path, shape=shape)
+
+
+def downloadable() -> tuple[str, ...]:
+    """Names of the data sets that `fetch` can download."""
+    return tuple(name for name in DATA.names() if hasattr(DATA.get(name), "DOWNLOAD"))
+
+
+def fetch(
+    name: str, *, directory: Path | None = None, progress: Callable[[str, int, int], None] | None = None
+) -> Fetched:
+    """Download a data set's files into `directory` (the user's cache by default), each with its checksum.
+
+    progress: called with (file name, bytes so far, bytes in all). What an interrupted call left is continued.
+    Raises DataError if there is nothing to download, no connection, or a wrong checksum.
+    """
+    from emb.data._fetch import fetch_all
+
+    module = DATA.get(name)
+    if not hasattr(module, "DOWNLOAD"):
+        raise DataError(
+            f"there is nothing to download for {name}",
+            why=DATA.help(name),
+            fix=f"known: {', '.join(downloadable())}",
+        )
+    return fetch_all(name, module.DOWNLOAD, directory=directory or user_directory(), progress=progress)

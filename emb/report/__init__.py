@@ -1,0 +1,1 @@
+"""Tells a build's report: as a table on the terminal, as Markdown. Measures nothing."""

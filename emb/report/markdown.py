@@ -1,0 +1,26 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from emb.report.columns import HEADERS, LEFT_ALIGNED, cells, notes
+from emb.spec.report import Report
+
+
+def render(report: Report) -> str:
+    """A page: the table, the notes, errors, the time of each stage and the hashes of the files."""
+    aligned = ["---" if index < LEFT_ALIGNED else "---:" for index in range(len(HEADERS))]
+    lines = [f"# {report.recipe} on {report.data.name}", "", _line(HEADERS), _line(aligned)]
+    lines += [_line(cells(row, reference_accuracy=report.reference_accuracy)) for row in report.rows]
+    lines += ["", *(f"- {note}" for note in notes(report))]
+    if report.errors:
+        lines += ["", "## Errors", "", *(f"- {' '.join(error.split())}" for error in report.errors)]
+    lines += ["", "## Time", "", "| stage | seconds |", "| --- | ---: |"]
+    lines += [f"| {stage} | {seconds:.1f} |" for stage, seconds in report.seconds.items()]
+    lines += ["", "## Files", "", "| file | parameters | MACs | sha256 |", "| --- | ---: | ---: | --- |"]
+    files = {row.file: f"| {row.file} | {row.parameters:,} | {row.macs:,} | `{row.sha256}` |" for row in report.rows}
+    lines += files.values()
+    return "\n".join(lines) + "\n"
+
+
+def _line(texts: tuple[str, ...] | list[str]) -> str:
+    return "| " + " | ".join(texts) + " |"

@@ -1,0 +1,121 @@
+"""What a build tells: one row per file, runtime and mode, as values. Knows no table and no terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySummary:
+    """Time of one inference of one image. runs: timed inferences behind the two quantiles."""
+
+    median_us: float
+    p90_us: float
+    runs: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One exported file on one runtime in one mode.
+
+    accuracy, accuracy_low, accuracy_high: top-1 share over the whole test split and its 95 % Wilson interval, in [0, 1].
+    agreement: share of test images on which the file and the Keras model give the same class.
+    peak_memory_bytes: highest resident set of the runtime's own process.
+    source: "measured", or "not measured: " and the reason; then every measured field is None.
+    """
+
+    file: str
+    format: str
+    scheme: str
+    runtime: str
+    mode: str
+    bytes: int
+    gzip_bytes: int
+    parameters: int
+    macs: int
+    sha256: str
+    source: str
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    agreement: float | None = None
+    latency: LatencySummary | None = None
+    peak_memory_bytes: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row in the order and under the names that `emb build --json` promises."""
+        latency = self.latency
+        return {
+            "file": self.file,
+            "format": self.format,
+            "scheme": self.scheme,
+            "runtime": self.runtime,
+            "mode": self.mode,
+            "bytes": self.bytes,
+            "gzip_bytes": self.gzip_bytes,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "accuracy": self.accuracy,
+            "accuracy_low": self.accuracy_low,
+            "accuracy_high": self.accuracy_high,
+            "agreement": self.agreement,
+            "latency_us": latency
+            and {
+                "median": latency.median_us,
+                "p90": latency.p90_us,
+                "runs": latency.runs,
+                "threads": latency.threads,
+            },
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "sha256": self.sha256,
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSummary:
+    """digest: sha256 (hex) of the data set's source files."""
+
+    name: str
+    train_images: int
+    test_images: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that a build says.
+
+    cached: nothing was done anew.  seconds: stage -> wall time of its work, whenever it was done.
+    reference_accuracy: of the Keras model (or of the user's own float model) over the test split.
+    """
+
+    recipe: str
+    data: DataSummary
+    directory: Path
+    cached: bool
+    seconds: dict[str, float]
+    rows: tuple[Row, ...]
+    errors: tuple[str, ...]
+    reference_accuracy: float
+    machine: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `emb build --json`."""
+        return {
+            "recipe": self.recipe,
+            "data": {
+                "name": self.data.name,
+                "train_images": self.data.train_images,
+                "test_images": self.data.test_images,
+                "digest": self.data.digest,
+            },
+            "directory": str(self.directory),
+            "cached": self.cached,
+            "seconds": self.seconds,
+            "rows": [row.to_json() for row in self.rows],
+            "errors": list(self.errors),
+        }

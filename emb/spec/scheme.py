@@ -1,0 +1,27 @@
+"""A quantization scheme as a value: which number formats a model's weights, activations and border tensors have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """formats: file formats in which the scheme exists.  integer_only: no float tensor may remain in the graph.
+
+    weights, activations, io: dtype names; activations "float32" with integer weights means that ranges are
+    found at run time (dynamic) or that weights are widened when loaded (float16).
+    """
+
+    name: str
+    summary: str
+    formats: tuple[Literal["tflite", "onnx"], ...]
+    weights: Literal["float32", "float16", "int8"]
+    activations: Literal["float32", "int8", "int16"]
+    io: Literal["float32", "int8", "uint8", "int16"]
+    calibrated: bool
+
+    @property
+    def integer_only(self) -> bool:
+        return self.activations != "float32"
