@@ -127,9 +127,7 @@ def explained(action: str, path: Path) -> Iterator[None]:
             fix = "make it writable, or choose another place (EMB_CACHE_DIR for the cache, --output for a build)"
         else:
             fix = "check the path (EMB_CACHE_DIR for the cache, --output for a build)"
-        raise StoreError(
-            f"cannot {action} {path}", why=reason, fix=fix
-        ) from error
+        raise StoreError(f"cannot {action} {path}", why=reason, fix=fix) from error
 
 
 def _is_full(path: Path) -> bool:
@@ -152,7 +150,7 @@ class Store:
             files: dict[str, str] = manifest["files"]
             sound = all(sha256_of_file(directory / name) == digest for name, digest in files.items())
             seconds = float(manifest["seconds"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             sound = not directory.exists()
             if sound:
                 return None

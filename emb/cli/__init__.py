@@ -1,4 +1,4 @@
-"""The command line: parses, calls the pipeline, prints. One short file per command; heavy imports wait until a command runs."""
+"""The command line: parses, calls the pipeline, prints. One short file per command; heavy imports wait for the run."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emb.cli.options import DataDirectory, Json, TrustModel, complete_data, complete_recipe
+from emb.cli.options import DataDirectory, Json, PixelRange, TrustModel, complete_data, complete_recipe
 
 _TRAINING = "Training"
 _MODEL = "Model and data"
@@ -32,13 +32,15 @@ def build(
         ),
     ] = None,
     calibration: Annotated[
-        int | None, typer.Option(metavar="IMAGES", help="Train images to calibrate with.", rich_help_panel=_EXPORT)
+        int | None,
+        typer.Option(metavar="IMAGES", help="Train images to calibrate with.", rich_help_panel=_EXPORT),
     ] = None,
     calibration_method: Annotated[
         str | None, typer.Option(metavar="METHOD", help="minmax, percentile or mse.", rich_help_panel=_EXPORT)
     ] = None,
     formats: Annotated[
-        str | None, typer.Option("--format", metavar="FORMATS", help="tflite or tflite,onnx.", rich_help_panel=_EXPORT)
+        str | None,
+        typer.Option("--format", metavar="FORMATS", help="tflite or tflite,onnx.", rich_help_panel=_EXPORT),
     ] = None,
     data: Annotated[
         str | None,
@@ -50,19 +52,14 @@ def build(
         ),
     ] = None,
     data_dir: DataDirectory = None,
-    pixels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RANGE",
-            help="What your own model's first layer expects: raw (0..255), 0..1 or -1..1.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
+    pixels: PixelRange = None,
     trust_model: TrustModel = False,
     epochs: Annotated[int | None, typer.Option(help="Passes over the train images.", rich_help_panel=_TRAINING)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.", rich_help_panel=_TRAINING)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Its highest value.", rich_help_panel=_TRAINING)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.", rich_help_panel=_TRAINING)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, order and augmentation.", rich_help_panel=_TRAINING)
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override any field: --set train.epochs=3. May be repeated."),
@@ -83,7 +80,7 @@ def build(
             data=data,
             data_dir=data_dir,
             trust_model=trust_model,
-            output=output,
+            output_directory=output,
             assignments=assignments or (),
             overrides={
                 "quantize.schemes": quantize,

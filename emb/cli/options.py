@@ -44,3 +44,11 @@ DataDirectory = Annotated[
 TrustModel = Annotated[
     bool, typer.Option("--trust-model", help="Load a model that carries Python code (Lambda layers).")
 ]
+PixelRange = Annotated[
+    str | None,
+    typer.Option(
+        "--pixels",
+        metavar="RANGE",
+        help="What the model's first layer expects: raw (0..255), 0..1 or -1..1. Only for models of your own.",
+    ),
+]

@@ -64,7 +64,10 @@ class Bars:
             total = progress.epochs * progress.steps
             done = (progress.epoch - 1) * progress.steps + progress.step
             self._display.update(
-                self._task, total=total, completed=done, detail=f"epoch {progress.epoch}/{progress.epochs}  {detail}"
+                self._task,
+                total=total,
+                completed=done,
+                detail=f"epoch {progress.epoch}/{progress.epochs}  {detail}",
             )
         elif progress.step == progress.steps and progress.epoch != self._told_epoch:
             self._told_epoch = progress.epoch

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from emb.data._locate import Located
 from emb.errors import DataError
 from emb.registry import Registry
-from emb.spec.dataset import Dataset, DataRequest
+from emb.spec.dataset import DataRequest, Dataset
 from emb.store import cache_directory
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def calibration_images(dataset: Dataset, *, count: int, seed: int) -> NDArray[np
             f"{len(dataset.train):,}",
             fix=f"ask for 1 to {len(dataset.train):,} (--calibration)",
         )
-    return dataset.train.images[balanced(dataset.train.labels, count=count, seed=seed)]
+    chosen = balanced(dataset.train.labels, count=count, seed=seed)
+    return dataset.train.images[chosen]
 
 
 def read_image(path: Path, *, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -122,9 +123,9 @@ def read_image(path: Path, *, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
     Raises DataError, naming the file, if it cannot be read or decoded.
     """
-    from emb.data._pixels import read
+    from emb.data._pixels import read_all
 
-    return read(path, shape=shape)
+    return read_all([path], shape=shape)[0]
 
 
 def downloadable() -> tuple[str, ...]:

@@ -74,7 +74,9 @@ def find_layout(name: str, request: DataRequest, *, layouts: Sequence[Layout], f
             if files and incomplete is None:
                 missing = [names[0] for names, path in zip(layout.files, present, strict=True) if path is None]
                 incomplete = DataError(
-                    f"the data set {name} is incomplete in {folder}", why=f"missing: {', '.join(missing)}", fix=fix
+                    f"the data set {name} is incomplete in {folder}",
+                    why=f"missing: {', '.join(missing)}",
+                    fix=fix,
                 )
     problem = incomplete or _absent(name, request, layouts=layouts, fix=fix)
     return Located(name=name, looked=tuple(looked), problem=problem)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emb.data._splits import stratified
 from emb.errors import DataError
-from emb.spec.dataset import Dataset, DataRequest, Split
+from emb.spec.dataset import DataRequest, Dataset, Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +41,7 @@ def assemble(name: str, parts: Parts, *, request: DataRequest, digest: str) -> D
                 fix="bring all images to one shape",
             )
     _check_classes(name, train=train, labels=parts.labels)
-    return Dataset(
-        name=name, train=train, validation=validation, test=parts.test, labels=parts.labels, digest=digest
-    )
+    return Dataset(name=name, train=train, validation=validation, test=parts.test, labels=parts.labels, digest=digest)
 
 
 def select(split: Split, mask: NDArray[np.bool_]) -> Split:

@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 def stratified(labels: NDArray[np.int64], *, fraction: float, seed: int) -> NDArray[np.bool_]:
     """A random share of every class, as a mask over `labels`.
 
-    labels: (n,) int64.  fraction: in (0, 1). A class of two or more images gives at least one and keeps at least
-    one; a single image stays. The same labels, fraction and seed give the same mask.
+    labels: (n,) int64.  fraction: in (0, 1), of all images; each class gives its part of it, rounded up or down.
+    A class of two or more images gives at least one and keeps at least one; a single image stays. The same
+    labels, fraction and seed give the same mask.
     """
     taken = np.zeros(len(labels), dtype=np.bool_)
+    if not len(labels):
+        return taken
     rng = np.random.default_rng(seed)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        taken[members[: _share(len(members), fraction)]] = True
+    classes, counts = np.unique(labels, return_counts=True)
+    for label, share in zip(classes, _shares(counts, fraction), strict=True):
+        taken[rng.permutation(np.flatnonzero(labels == label))[:share]] = True
     return taken
 
 
@@ -59,5 +62,10 @@ def balanced(labels: NDArray[np.int64], *, count: int, seed: int) -> NDArray[np.
     return rng.permutation(np.array(chosen, dtype=np.int64))
 
 
-def _share(count: int, fraction: float) -> int:
-    return min(max(round(count * fraction), 1), count - 1)
+def _shares(counts: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
+    """Whole numbers nearest to counts * fraction whose sum is the rounded share of all (largest remainders)."""
+    exact = counts * fraction
+    shares = np.floor(exact).astype(np.int64)
+    left = round(float(exact.sum())) - int(shares.sum())
+    shares[np.argsort(shares - exact, kind="stable")[:left]] += 1
+    return np.minimum(np.maximum(shares, 1), counts - 1)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from emb.errors import ModelError
+from emb.graph.vocabulary import POOLINGS, PRODUCTS, REDUCTIONS, REPRESENTATIONS, RESAMPLINGS
 
 UNKNOWN = -1
 """An extent that the file leaves open until run time."""
@@ -35,7 +36,16 @@ _BITS = {
     "float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "complex64": 64, "complex128": 128,
     "int64": 64, "int32": 32, "int16": 16, "int8": 8, "int4": 4, "int2": 2,
     "uint64": 64, "uint32": 32, "uint16": 16, "uint8": 8, "uint4": 4, "uint2": 2, "bool": 8,
+    "float8_e4m3fn": 8, "float8_e5m2": 8,
 }  # fmt: skip
+
+
+# Positions of the inputs that a kind cannot do without.
+_REQUIRED_INPUTS: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(POOLINGS | REDUCTIONS | REPRESENTATIONS | RESAMPLINGS, (0,)),
+    **dict.fromkeys(PRODUCTS, (0, 1)),
+    "TRANSPOSE_CONV": (1, 2),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +59,8 @@ class Quantization:
     def __post_init__(self) -> None:
         if not self.scales or len(self.scales) != len(self.zero_points):
             raise ValueError(f"{len(self.scales)} scales and {len(self.zero_points)} zero points")
+        if not all(math.isfinite(scale) for scale in self.scales):
+            raise ValueError("a scale is not a finite number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +76,10 @@ class Tensor:
     dtype: str
     constant: bool = False
     quantization: Quantization | None = None
+
+    def __post_init__(self) -> None:
+        if any(extent < UNKNOWN for extent in self.shape or ()):
+            raise ValueError(f"{self.name!r} has the impossible shape {self.shape}")
 
     @property
     def elements(self) -> int | None:
@@ -120,7 +136,8 @@ class Graph:
 
     layout: where the operations with a spatial extent have their channels. TFLite is always NHWC, ONNX always NCHW,
     Keras has either; an ONNX model may still have NHWC inputs, with a TRANSPOSE behind them.
-    Raises ModelError if an index points nowhere, if two operations write one tensor, or if one reads before it is written.
+    Raises ModelError if an index points nowhere, an operation lacks an input, or a tensor is written twice or read
+    before it is written.
     """
 
     name: str
@@ -137,6 +154,11 @@ class Graph:
         written: set[int] = set()
         written_later = {index for operation in self.operations for index in operation.outputs}
         for operation in self.operations:
+            required = _REQUIRED_INPUTS.get(operation.kind, ())
+            if any(operation.inputs[i : i + 1] in ((), (ABSENT,)) for i in required):
+                raise self._damaged(f"{operation.kind} {operation.name}", "has too few inputs")
+            if required and not operation.outputs:
+                raise self._damaged(f"{operation.kind} {operation.name}", "has no output")
             self._check_indices(operation.name, (i for i in operation.inputs if i != ABSENT))
             self._check_indices(operation.name, operation.outputs)
             written_later.difference_update(operation.outputs)
@@ -161,9 +183,7 @@ class Graph:
 
 def producers(graph: Graph) -> dict[int, int]:
     """Tensor -> number of the operation that writes it; graph inputs and constants have none."""
-    return {
-        tensor: number for number, operation in enumerate(graph.operations) for tensor in operation.outputs
-    }
+    return {tensor: number for number, operation in enumerate(graph.operations) for tensor in operation.outputs}
 
 
 def consumers(graph: Graph) -> dict[int, tuple[int, ...]]:

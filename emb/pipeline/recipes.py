@@ -39,18 +39,26 @@ def load_recipe(name: str, *, changes: Iterable[Mapping[str, Any]] = ()) -> Reci
     Raises SpecError for an unknown name (offering the nearest) or with all faults of the file.
     """
     path = _path_of(name, "recipes", "recipe", recipe_names())
-    table: dict[str, Any] = read_toml(path)
+    table = read_toml(path)
     text = path.read_text(encoding="utf-8")
     if "name" in table:
         raise_faults([Fault("name", "is the file's own name; remove the entry")], source=str(path), text=text)
-    changed = False
+    return decode_recipe(table, name=path.stem, source=f"recipe {path.name}", text=text, changes=changes)
+
+
+def decode_recipe(
+    table: Mapping[str, Any], *, name: str, source: str, text: str = "", changes: Iterable[Mapping[str, Any]] = ()
+) -> Recipe:
+    """The recipe in `table`, with `changes` laid over it in order. Raises SpecError with all faults.
+
+    source, text: where the table comes from, for the message.
+    """
+    merged = dict(table)
     for change in changes:
-        table = merge(table, change)
-        changed = changed or bool(change)
-    source = f"recipe {path.name}" + (" with the options given" if changed else "")
-    return decode(
-        Recipe, {**table, "name": path.stem}, source=source, text=text, found=_name_faults(table)
-    )
+        merged = merge(merged, change)
+    if merged != table:
+        source += " with the options given"
+    return decode(Recipe, {**merged, "name": name}, source=source, text=text, found=_name_faults(merged))
 
 
 def load_target(name: str) -> Target:
@@ -88,8 +96,10 @@ def _name_faults(table: Mapping[str, Any]) -> list[Fault]:
     if isinstance(builder, str) and builder and builder not in ZOO.names():
         faults.append(Fault("model.builder", f"unknown model {builder!r}; {nearest(builder, ZOO.names())}"))
     elif isinstance(builder, str) and builder and isinstance(arguments, Mapping):
-        for argument, message in check_arguments(builder, arguments):
-            faults.append(Fault(f"model.arguments.{argument}", message))
+        try:
+            check_arguments(builder, arguments)
+        except SpecError as error:
+            faults.append(Fault("model.arguments", error.why))
     method = entry("prune", "method")
     if method not in (None, "none"):
         faults.append(Fault("prune.method", f"unknown method {method!r}; known: 'none'"))

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from emb.spec.dataset import Dataset, DataRequest
+from emb.spec.dataset import DataRequest, Dataset
 from emb.spec.recipe import Recipe
 from emb.store import Artifact, Step, digest_of_code
 
@@ -81,7 +81,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    tools: tuple[str, ...] = ()
+    tools: Mapping[str, str] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
     resumable: bool = False
     chatty: bool = False
@@ -93,7 +93,7 @@ class Stage:
             name=self.group,
             inputs={**self.inputs, **{need: done[need].digest for need in self.needs}},
             parameters=self.parameters,
-            tools=versions(self.tools),
+            tools=self.tools,
             code=code_digest(self.packages),
             resumable=self.resumable,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from emb.spec.report import Report, Row
 
 HEADERS = (
@@ -23,20 +25,30 @@ LEFT_ALIGNED = 3  # columns; the figures after them are aligned to the right
 ABSENT = "–"
 
 
-def cells(row: Row, *, reference_accuracy: float) -> tuple[str, ...]:
+def cells(row: Row, *, reference_accuracy: float | None = None) -> tuple[str, ...]:
     """One row as texts, in the order of HEADERS. reference_accuracy: what `change` is counted from, in [0, 1]."""
     runtime = row.runtime if row.mode == "default" else f"{row.runtime} ({row.mode})"
-    fixed = (row.format, row.scheme, runtime, f"{row.bytes:,}", f"{row.gzip_bytes:,}")
-    if row.accuracy is None or row.accuracy_low is None or row.accuracy_high is None or row.agreement is None:
-        return (*fixed, *[ABSENT] * 4, *_speed(row))
+    interval = change = ABSENT
+    if row.accuracy_low is not None and row.accuracy_high is not None:
+        interval = f"{100 * row.accuracy_low:.2f}–{100 * row.accuracy_high:.2f}"
+    if row.accuracy is not None and reference_accuracy is not None:
+        change = f"{100 * (row.accuracy - reference_accuracy):+.2f}"
     return (
-        *fixed,
-        f"{100 * row.accuracy:.2f}",
-        f"{100 * row.accuracy_low:.2f}–{100 * row.accuracy_high:.2f}",
-        f"{100 * row.agreement:.2f}",
-        f"{100 * (row.accuracy - reference_accuracy):+.2f}",
+        row.format,
+        row.scheme,
+        runtime,
+        f"{row.bytes:,}",
+        f"{row.gzip_bytes:,}",
+        _percent(row.accuracy),
+        interval,
+        _percent(row.agreement),
+        change,
         *_speed(row),
     )
+
+
+def _percent(share: float | None) -> str:
+    return ABSENT if share is None else f"{100 * share:.2f}"
 
 
 def _speed(row: Row) -> tuple[str, str, str]:
@@ -47,22 +59,22 @@ def _speed(row: Row) -> tuple[str, str, str]:
 
 
 def notes(report: Report) -> list[str]:
-    """What a reader must know beside the table: the reference, the data, rows that were not measured, errors."""
-    lines = [
-        f"float model: {100 * report.reference_accuracy:.2f} % over {report.data.test_images:,} test images "
-        f"of {report.data.name}; change is in points against it",
-        f"one image at a time, {_threads(report)}, measured on {report.machine}",
+    """What a reader must know beside the table of a build."""
+    data = report.data
+    return [
+        f"float model: {100 * report.reference_accuracy:.2f} % over {data.test_images:,} test images of {data.name}; "
+        "change is in points against it",
+        *measuring_notes(report.rows, machine=report.machine),
     ]
-    seen = set()
-    for row in report.rows:
-        line = f"{row.scheme} {row.format} on {row.runtime}: {row.source}"
-        if row.source != "measured" and line not in seen:
-            seen.add(line)
-            lines.append(line)
-    return lines
 
 
-def _threads(report: Report) -> str:
-    counts = sorted({row.latency.threads for row in report.rows if row.latency})
-    named = " and ".join(str(count) for count in counts) or "no"
-    return f"{named} thread" if counts == [1] else f"{named} threads"
+def measuring_notes(rows: Iterable[Row], *, machine: str) -> list[str]:
+    """How the times were taken, and why some rows were not measured."""
+    listed = list(rows)
+    threads = sorted({row.latency.threads for row in listed if row.latency})
+    lines = []
+    if threads:
+        count = "one thread" if threads == [1] else f"{threads[0]} threads"
+        lines.append(f"one image at a time, {count}, measured on {machine}")
+    absent = (f"{row.scheme} {row.format} on {row.runtime}: {row.source}" for row in listed if row.source != "measured")
+    return lines + list(dict.fromkeys(absent))

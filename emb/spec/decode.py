@@ -40,9 +40,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path} is not valid TOML", why=str(error), fix="correct the line that is named") from error
 
 
-def decode(
-    kind: type[T], table: Mapping[str, Any], *, source: str, text: str = "", found: Iterable[Fault] = ()
-) -> T:
+def decode(kind: type[T], table: Mapping[str, Any], *, source: str, text: str = "", found: Iterable[Fault] = ()) -> T:
     """`table` as a `kind`. source: file name for the message.  text: the file's text, to name lines.
 
     found: faults that the caller knows already, reported together with the decoder's own.

@@ -108,8 +108,8 @@ class TrainSpec:
             raise ValueError("weight_decay must not be negative")
         if self.epochs < 0:
             raise ValueError("epochs must not be negative")
-        if not 0 <= self.warmup_epochs <= self.epochs:
-            raise ValueError("warmup_epochs must lie in [0, epochs]")
+        if self.warmup_epochs < 0:
+            raise ValueError("warmup_epochs must not be negative")
         if self.batch_size < 1:
             raise ValueError("batch_size must be at least 1")
         if not 0 <= self.label_smoothing < 1:

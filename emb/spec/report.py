@@ -21,7 +21,7 @@ class LatencySummary:
 class Row:
     """One exported file on one runtime in one mode.
 
-    accuracy, accuracy_low, accuracy_high: top-1 share over the whole test split and its 95 % Wilson interval, in [0, 1].
+    accuracy, accuracy_low, accuracy_high: top-1 share over the whole test split, its 95 % Wilson interval, in [0, 1].
     agreement: share of test images on which the file and the Keras model give the same class.
     peak_memory_bytes: highest resident set of the runtime's own process.
     source: "measured", or "not measured: " and the reason; then every measured field is None.
@@ -118,4 +118,25 @@ class Report:
             "seconds": self.seconds,
             "rows": [row.to_json() for row in self.rows],
             "errors": list(self.errors),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchReport:
+    """What `emb bench` says. model: the file or build.  images: in words, what it was measured on."""
+
+    model: Path
+    images: str
+    rows: tuple[Row, ...]
+    errors: tuple[str, ...]
+    machine: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `emb bench --json`; its rows are those of `emb build --json`."""
+        return {
+            "model": str(self.model),
+            "images": self.images,
+            "rows": [row.to_json() for row in self.rows],
+            "errors": list(self.errors),
+            "machine": self.machine,
         }

@@ -1,0 +1,19 @@
+"""Turns scores and raw times into measurements with their statistics. Runs no model and knows no runtime."""
+
+from __future__ import annotations
+
+from emb.bench.accuracy import agreement, top1
+from emb.bench.latency import latency_of
+from emb.bench.machine import describe_machine, machine_digest
+from emb.bench.statistics import median, percentile, wilson
+
+__all__ = [
+    "agreement",
+    "describe_machine",
+    "latency_of",
+    "machine_digest",
+    "median",
+    "percentile",
+    "top1",
+    "wilson",
+]

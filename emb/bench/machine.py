@@ -1,0 +1,65 @@
+"""Describes the machine that this process runs on, as far as it decides how fast a model runs. Measures nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+from emb.spec.measurement import Machine
+
+# In order of preference: x86 and some Arm kernels name the processor, a Raspberry Pi its board.
+_CPU_FIELDS = ("model name", "Model", "Hardware", "cpu model")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def describe_machine() -> Machine:
+    """This machine, now: all but the load stays the same until something is installed or set anew."""
+    return Machine(
+        cpu=_cpu_name(_read(Path("/proc/cpuinfo")) or "") or platform.processor() or "unknown",
+        architecture=platform.machine(),
+        cores=_usable_cores(),
+        system=platform.system(),
+        kernel=platform.release(),
+        governor=_read(_GOVERNOR),
+        load_average=_load_average(),
+    )
+
+
+def machine_digest(machine: Machine) -> str:
+    """sha256 (hex) of everything but the load: the part of a cache key that stands for the machine."""
+    described = asdict(machine)
+    del described["load_average"]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _cpu_name(cpuinfo: str) -> str:
+    """The processor's name in the text of /proc/cpuinfo, "" if it has none."""
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        name, _, content = line.partition(":")
+        fields.setdefault(name.strip(), content.strip())
+    return next((fields[name] for name in _CPU_FIELDS if fields.get(name)), "")
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _load_average() -> float | None:
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):  # AttributeError: Windows has none
+        return None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None

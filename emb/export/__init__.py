@@ -1,0 +1,4 @@
+"""Writes the float32 .tflite and .onnx of a model and reads files' borders back; opens other people's models.
+
+Knows no quantization scheme: what these modules write, emb.quantize turns into every other number format.
+"""

@@ -1,0 +1,146 @@
+"""Measures model files that are there already: latency, memory and, with test images, accuracy. Keeps nothing."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from emb.pipeline.graphs import read
+from numpy.typing import NDArray
+
+from emb import data as data_sets
+from emb.bench import describe_machine, top1
+from emb.errors import EmbError, SpecError
+from emb.graph.cost import cost
+from emb.pipeline.classify import image_shape, preferred_runtime
+from emb.pipeline.deliverable import Deliverable, find_all
+from emb.pipeline.measuring import time_file, ways_to_run
+from emb.pipeline.request import data_table
+from emb.registry import nearest
+from emb.runtimes import open_runtime
+from emb.spec.contract import Pixels
+from emb.spec.dataset import DataRequest
+from emb.spec.report import BenchReport, Row
+
+_SEED = 0
+_RANDOM_IMAGES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Images:
+    """What a file is measured on. labels: None for images that mean nothing, good enough to take the time."""
+
+    name: str
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+
+
+def bench(
+    model: Path,
+    *,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    runtime: str | None = None,
+    threads: int = 1,
+    pixels: Pixels | None = None,
+) -> BenchReport:
+    """Measure a .tflite or .onnx file, or every file of a build, on every runtime present (or on `runtime` alone).
+
+    data: a data set's name, a folder or a .npz; without it that of the file's own build; without one, no accuracy.
+    What fails on one runtime stands in `errors`. Raises EmbError for everything else.
+    """
+    rows: list[Row] = []
+    errors: list[str] = []
+    names = []
+    for deliverable in find_all(model, pixels=pixels):
+        images = _images_for(deliverable, data=data, data_dir=data_dir)
+        names.append(images.name)
+        for row, error in _rows_of(deliverable, images, only=runtime, threads=threads):
+            rows.append(row)
+            errors += [error] if error else []
+    return BenchReport(
+        model=model, images=names[0], rows=tuple(rows), errors=tuple(errors), machine=describe_machine().title
+    )
+
+
+def _rows_of(deliverable: Deliverable, images: _Images, *, only: str | None, threads: int) -> list[tuple[Row, str]]:
+    integer_only = "int8" in deliverable.scheme or "int16" in deliverable.scheme
+    ways = ways_to_run(deliverable.format, scheme=deliverable.scheme, with_reference_kernels=integer_only)
+    if only is not None:
+        known = sorted({name for name, _, _ in ways})
+        if only not in known:
+            raise SpecError(f"{only!r} does not run {deliverable.path.name}", fix=nearest(only, known))
+        ways = [way for way in ways if way[0] == only]
+    fixed = _fixed(deliverable)
+    rows = []
+    for name, mode, absence in ways:
+        way = {**fixed, "runtime": name, "mode": mode}
+        if absence:
+            rows.append((Row(**way, source=f"not measured: {absence}"), ""))
+            continue
+        try:
+            rows.append((_measured(deliverable, images, way, threads=threads), ""))
+        except EmbError as error:
+            row = Row(**way, source=f"not measured: {error.what}")
+            rows.append((row, f"{deliverable.path.name} on {name} ({mode}): {' '.join(str(error).split())}"))
+    return rows
+
+
+def _fixed(deliverable: Deliverable) -> dict[str, Any]:
+    """What a file is, whatever runs it."""
+    content = deliverable.path.read_bytes()
+    total = cost(read(deliverable.path))
+    return {
+        "file": deliverable.path.name,
+        "format": deliverable.format,
+        "scheme": deliverable.scheme,
+        "bytes": len(content),
+        "gzip_bytes": len(gzip.compress(content, compresslevel=9, mtime=0)),
+        "parameters": total.parameters,
+        "macs": total.macs,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def _measured(deliverable: Deliverable, images: _Images, way: dict[str, Any], *, threads: int) -> Row:
+    runtime, mode = way["runtime"], way["mode"]
+    timing = time_file(
+        deliverable.path,
+        images.images[:_RANDOM_IMAGES],
+        runtime=runtime,
+        mode=mode,
+        threads=threads,
+        pixels=deliverable.pixels,
+    )
+    measured: dict[str, Any] = {"latency": timing.summary, "peak_memory_bytes": timing.peak_memory_bytes}
+    if images.labels is not None:
+        with open_runtime(runtime, model=deliverable.path, mode=mode) as process:
+            accuracy = top1(process.scores(images.images, pixels=deliverable.pixels), images.labels)
+        measured |= {
+            "accuracy": accuracy.accuracy,
+            "accuracy_low": accuracy.low,
+            "accuracy_high": accuracy.high,
+        }
+    return Row(**way, **measured, source="measured")
+
+
+def _images_for(deliverable: Deliverable, *, data: str | None, data_dir: Path | None) -> _Images:
+    with open_runtime(preferred_runtime(deliverable), model=deliverable.path) as process:
+        shape = image_shape(process.input)
+    recipe = deliverable.recipe
+    table = data_table(data)["data"] if data is not None else recipe.get("data")
+    if table is None:
+        images = np.random.default_rng(_SEED).integers(0, 256, size=(_RANDOM_IMAGES, *shape), dtype=np.uint8)
+        return _Images(name="random pixels; no accuracy without --data", images=images, labels=None)
+    request = DataRequest(
+        directories=data_sets.search_directories(data_dir),
+        path=Path(table["path"]) if table["path"] else None,
+        shape=shape,
+        seed=recipe.get("train", {}).get("seed", _SEED),
+    )
+    test = data_sets.load(table["name"], request).test
+    return _Images(name=f"{len(test):,} test images of {table['name']}", images=test.images, labels=test.labels)

@@ -1,0 +1,135 @@
+"""The main job: runs a plan's stages over the store and writes what they made as one directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from emb import data as data_sets
+from emb.bench import describe_machine, machine_digest
+from emb.errors import EmbError, ModelError
+from emb.pipeline import output
+from emb.pipeline.plan import Plan, plan
+from emb.pipeline.request import resolve
+from emb.pipeline.rows import assemble
+from emb.pipeline.stage import Context, Listener, Silence, Stage, Work, code_digest, versions
+from emb.pipeline.stages import read_json, write_json
+from emb.spec.dataset import DataRequest
+from emb.spec.recipe import Recipe
+from emb.spec.report import Report
+from emb.store import Artifact, Step, Store
+
+
+def build(
+    recipe: str | Path,
+    *,
+    data: str | Path | None = None,
+    data_dir: Path | None = None,
+    trust_model: bool = False,
+    output_directory: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    assignments: Iterable[str] = (),
+    listener: Listener | None = None,
+) -> Report:
+    """Build a recipe or somebody's own model: train, quantize, export, check, verify, measure, report.
+
+    recipe: a recipe's name, a .toml file, or a model (.keras, .h5, SavedModel, .tflite, .onnx).
+    data: a data set's name, a folder with one directory per class, or a .npz file.
+    overrides: dotted field -> value, e.g. {"train.epochs": 3}.  assignments: the same as texts, "train.epochs=3".
+    output_directory: builds/<name>-<schemes> by default.
+
+    What fails for one file on one runtime stands in `errors` of the report; everything else raises EmbError,
+    and nothing is written then.
+    """
+    listener = listener or Silence()
+    wanted = resolve(str(recipe), data=data, overrides=overrides, assignments=assignments)
+    target = output.directory_for(wanted, output_directory)
+    output.require_replaceable(target)
+    store = Store()
+    model_digest = ""
+    if wanted.model.file:
+        model_digest = output.digest_of_path(Path(wanted.model.file))
+        wanted = _with_shape_of_model(wanted, store, model_digest=model_digest, trust_model=trust_model)
+    context = Context(wanted, _request(wanted, data_dir), trust_model, listener)
+    data_digest = data_sets.digest(wanted.data.name, context.request)
+    planned = plan(
+        wanted, data_digest=data_digest, model_digest=model_digest, machine_digest=machine_digest(describe_machine())
+    )
+    done, failures = _run(planned, context, store)
+    report = assemble(planned, done, failures, recipe=wanted, data_digest=data_digest, directory=target)
+    output.write(report, planned, done, recipe=wanted)
+    return report
+
+
+def _with_shape_of_model(recipe: Recipe, store: Store, *, model_digest: str, trust_model: bool) -> Recipe:
+    """The recipe with the input shape that the user's model has, which decides how the images are scaled."""
+    from emb.export.source import open_source
+
+    from emb.export._converter import _descriptors_in_file as chatter_to_log
+
+    def describe(folder: Path) -> None:
+        with chatter_to_log():
+            source = open_source(Path(recipe.model.file), trust=trust_model)
+        write_json(folder / "source.json", {"shape": source.input_shape})
+
+    step = Step(
+        name="describe",
+        inputs={"model": model_digest},
+        parameters={"suffix": Path(recipe.model.file).suffix, "trusted": trust_model},
+        tools=versions(("keras", "tensorflow", "onnx", "ai-edge-litert")),
+        code=code_digest(("export", "pipeline/build.py")),
+    )
+    shape = tuple(read_json(store.run(step, describe).path("source.json"))["shape"])
+    if recipe.input.shape not in ((), shape):
+        raise ModelError(
+            f"{recipe.model.file} takes images of shape {shape}",
+            why=f"input.shape says {recipe.input.shape}",
+            fix="leave input.shape out; it follows from the model",
+        )
+    return replace(recipe, input=replace(recipe.input, shape=shape))
+
+
+def _run(planned: Plan, context: Context, store: Store) -> tuple[dict[str, Artifact], dict[str, EmbError]]:
+    """Every stage in turn. A failed optional stage, and what needs it, is left out."""
+    done: dict[str, Artifact] = {}
+    failures: dict[str, EmbError] = {}
+    for stage in planned.stages:
+        if any(need in failures for need in stage.needs):
+            failures[stage.name] = next(failures[need] for need in stage.needs if need in failures)
+            continue
+        context.listener.stage_begins(stage.name)
+        try:
+            artifact = store.run(stage.step(done), lambda folder, stage=stage: _work(stage, folder, context, done))
+        except EmbError as error:
+            if not stage.optional:
+                raise
+            failures[stage.name] = error
+            context.listener.failed(f"{stage.name}: {error}")
+            continue
+        done[stage.name] = artifact
+        context.listener.stage_ends(stage.name, cached=artifact.cached, seconds=artifact.seconds)
+    return done, failures
+
+
+def _work(stage: Stage, folder: Path, context: Context, done: Mapping[str, Artifact]) -> None:
+    work = Work(folder, context, done)
+    if not stage.chatty:
+        stage.work(work)
+        return
+    from emb.export._converter import _descriptors_in_file as chatter_to_log
+
+    with chatter_to_log():
+        stage.work(work)
+
+
+def _request(recipe: Recipe, data_dir: Path | None) -> DataRequest:
+    shape = recipe.input.shape
+    return DataRequest(
+        directories=data_sets.search_directories(data_dir),
+        path=Path(recipe.data.path) if recipe.data.path else None,
+        shape=(shape[0], shape[1], shape[2]) if shape else None,
+        validation_fraction=recipe.data.validation_fraction,
+        seed=recipe.train.seed,
+    )

@@ -1,0 +1,93 @@
+"""One exported model file, with what its build says about it, if it lies in one. Runs nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emb.errors import ModelError
+from emb.spec.contract import Pixels
+
+_RUNNABLE = (".tflite", ".onnx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliverable:
+    """path: the model file.  scheme: "unknown" for a file without a contract.  labels: empty without one.
+
+    recipe: the recipe's table from the build's manifest, or empty.
+    """
+
+    path: Path
+    scheme: str = "unknown"
+    labels: tuple[str, ...] = ()
+    pixels: Pixels = field(default_factory=Pixels)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def format(self) -> str:
+        """ "tflite" or "onnx"."""
+        return self.path.suffix.removeprefix(".").lower()
+
+
+def find_all(path: Path, *, pixels: Pixels | None = None) -> tuple[Deliverable, ...]:
+    """Every model of a build's directory, or the one file that `path` is. Raises ModelError like `find`."""
+    contract = _contract_in(path) if path.is_dir() else None
+    if contract is None:
+        return (find(path, pixels=pixels),)
+    return tuple(find(path / model["file"], pixels=pixels) for model in contract["models"])
+
+
+def find(path: Path, *, pixels: Pixels | None = None) -> Deliverable:
+    """The model in `path`: a .tflite or .onnx file, or a build's directory, whose first int8 file is meant.
+
+    pixels: overrides what the contract says.
+    Raises ModelError for anything else.
+    """
+    if path.is_dir():
+        contract = _contract_in(path)
+        if contract is None:
+            raise ModelError(
+                f"{path} is no build", why="it holds no contract.json", fix="give a build's directory or a model file"
+            )
+        files = [model["file"] for model in contract["models"]]
+        integer = [model["file"] for model in contract["models"] if "int8" in model["scheme"]]
+        chosen = (integer or files)[0]
+        return find(path / chosen, pixels=pixels)
+    if not path.exists():
+        raise ModelError(f"there is no model file {path}", fix="check the path, or build it: emb build lenet")
+    if path.suffix.lower() not in _RUNNABLE:
+        raise ModelError(
+            f"{path} is no model that a runtime reads",
+            why=f"it is a {path.suffix or 'nameless'} file",
+            fix=f"export it first: emb build {path} --data DIR",
+        )
+    return _with_contract(path, _contract_in(path.parent), pixels)
+
+
+def _with_contract(path: Path, contract: Mapping[str, Any] | None, pixels: Pixels | None) -> Deliverable:
+    own = next((model for model in (contract or {}).get("models", ()) if model["file"] == path.name), None)
+    if contract is None or own is None:
+        return Deliverable(path=path, pixels=pixels or Pixels())
+    manifest = path.parent / "manifest.json"
+    return Deliverable(
+        path=path,
+        scheme=own["scheme"],
+        labels=tuple(contract["labels"]),
+        pixels=pixels or Pixels(**contract["pixels"]),
+        recipe=json.loads(manifest.read_text(encoding="utf-8"))["recipe"] if manifest.is_file() else {},
+    )
+
+
+def _contract_in(directory: Path) -> Mapping[str, Any] | None:
+    path = directory / "contract.json"
+    if not path.is_file():
+        return None
+    try:
+        contract: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged", why=str(error), fix="build the model again") from error
+    return contract

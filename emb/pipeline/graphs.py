@@ -1,0 +1,43 @@
+"""Reads a model file of any format as a Graph, and names the rules that an exported file must keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emb.graph import rules
+from emb.graph.model import Graph
+from emb.spec.contract import TensorContract
+from emb.spec.scheme import Scheme
+
+
+def read(path: Path) -> Graph:
+    """The graph of a .tflite or .onnx file. Raises ModelError for a damaged one."""
+    if path.suffix.lower() == ".onnx":
+        from emb.graph import onnx
+
+        return onnx.read(path)
+    from emb.graph import tflite
+
+    return tflite.read(path)
+
+
+def border(path: Path) -> tuple[TensorContract, TensorContract]:
+    """The input and the output of a .tflite or .onnx file, as they stand in the file."""
+    if path.suffix.lower() == ".onnx":
+        from emb.export import onnx
+
+        return onnx.border(path)
+    from emb.export import tflite
+
+    return tflite.border(path)
+
+
+def rules_for(scheme: Scheme, *, file_format: str) -> tuple[rules.Rule, ...]:
+    """What emb promises of every file it exports in `scheme`."""
+    always = (rules.single_input_and_output, rules.batch_of_one, rules.static_shapes)
+    if not scheme.integer_only:
+        return always
+    if file_format == "onnx":
+        return (*always, rules.every_product_is_quantized)
+    converts = scheme.io != scheme.activations  # then the border's conversions are what was asked for
+    return (*always, rules.no_float_tensor, *(() if converts else (rules.one_number_format,)))

@@ -1,0 +1,170 @@
+"""What `emb inspect` shows: the graph of a model file or of a recipe, with its cost. Trains and runs nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from emb.errors import ModelError
+from emb.graph import files
+from emb.graph.cost import GraphCost, OperationCost, cost
+from emb.graph.model import ABSENT, Graph, Operation
+
+_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """source: the file or recipe.  file_bytes: size of the file; None for a recipe."""
+
+    source: str
+    file_bytes: int | None
+    graph: Graph
+    cost: GraphCost
+
+
+def inspect(source: str, *, data_dir: Path | None = None, trust_model: bool = False) -> Inspection:
+    """Inspect a .tflite, .onnx, .keras or .h5 file, or the model of a recipe (a name or a .toml file).
+
+    data_dir: searched for the recipe's data set, whose shape and classes the model follows.
+    trust_model: load a Keras file that carries Python code. Tensorflow and keras are imported only for Keras
+    files and recipes. Raises ModelError, SpecError or DataError.
+    """
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix in files.SUFFIXES:
+        return _inspection(source, files.read(path), path)
+    if suffix in _KERAS_SUFFIXES:
+        return _inspection(source, _keras_graph(_load_keras(path, trust_model=trust_model)), path)
+    if path.is_dir():
+        raise ModelError(
+            f"{path} is a directory",
+            why="inspect reads single files; a SavedModel does not say how its layers are connected",
+            fix="give a .tflite, .onnx, .keras or .h5 file, or a recipe",
+        )
+    return _inspect_recipe(source, data_dir=data_dir, trust_model=trust_model)
+
+
+def document(inspection: Inspection) -> dict[str, Any]:
+    """The inspection as one JSON document; null stands for what is unknown."""
+    graph, total = inspection.graph, inspection.cost
+    return {
+        "source": inspection.source,
+        "format": graph.format,
+        "layout": graph.layout,
+        "file_bytes": inspection.file_bytes,
+        "inputs": [_tensor(graph, index) for index in graph.inputs],
+        "outputs": [_tensor(graph, index) for index in graph.outputs],
+        "operations": [
+            _operation(graph, operation, row) for operation, row in zip(graph.operations, total.operations, strict=True)
+        ],
+        "totals": {
+            "operations": len(graph.operations),
+            "parameters": total.parameters,
+            "macs": total.macs,
+            "macs_unknown_for": list(total.uncounted),
+            "activation_bytes": total.activation_bytes,
+            "constant_bytes": total.constant_bytes,
+            "peak_live_bytes": total.peak_live_bytes,
+        },
+    }
+
+
+def _inspection(source: str, graph: Graph, path: Path | None) -> Inspection:
+    file_bytes = path.stat().st_size if path is not None else None
+    return Inspection(source=source, file_bytes=file_bytes, graph=graph, cost=cost(graph))
+
+
+def _inspect_recipe(name: str, *, data_dir: Path | None, trust_model: bool) -> Inspection:
+    from emb import data as data_sets
+    from emb.pipeline.recipes import load_recipe
+    from emb.spec.dataset import DataRequest
+    from emb.zoo import ZOO
+
+    recipe = load_recipe(name)
+    if recipe.model.file:
+        inner = inspect(recipe.model.file, data_dir=data_dir, trust_model=trust_model)
+        return _inspection(name, inner.graph, Path(recipe.model.file))
+    shape = recipe.input.shape
+    dataset = data_sets.load(
+        recipe.data.name,
+        DataRequest(
+            directories=data_sets.search_directories(data_dir),
+            path=Path(recipe.data.path) if recipe.data.path else None,
+            shape=(shape[0], shape[1], shape[2]) if shape else None,
+        ),
+    )
+    _quiet_tensorflow()
+    model = ZOO.get(recipe.model.builder).build(
+        input_shape=dataset.shape, classes=len(dataset.labels), **recipe.model.arguments
+    )
+    return _inspection(name, _keras_graph(model), None)
+
+
+def _keras_graph(model: Any) -> Graph:
+    from emb.graph import keras as keras_graph
+
+    return keras_graph.read(model)
+
+
+def _load_keras(path: Path, *, trust_model: bool) -> Any:
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}", fix="check the path of the Keras model")
+    _quiet_tensorflow()
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=not trust_model)
+    except Exception as error:  # Keras raises whatever its layers do
+        unsafe = "safe_mode" in str(error) or "unsafe" in str(error)
+        raise ModelError(
+            f"{path} could not be loaded as a Keras model",
+            why="it carries Python code (a Lambda layer)" if unsafe else _first_line(error),
+            fix="if you know who made it: --trust-model" if unsafe else "save the model again with Keras 3",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
+
+
+def _quiet_tensorflow() -> None:
+    """Keras's usual backend greets on stderr unless told otherwise before it is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _tensor(graph: Graph, index: int) -> dict[str, Any]:
+    tensor = graph.tensors[index]
+    quantization = tensor.quantization
+    return {
+        "name": tensor.name,
+        "shape": None if tensor.shape is None else list(tensor.shape),
+        "dtype": tensor.dtype,
+        "scale": quantization.scales[0] if quantization and quantization.axis is None else None,
+        "zero_point": quantization.zero_points[0] if quantization and quantization.axis is None else None,
+    }
+
+
+def _operation(graph: Graph, operation: Operation, row: OperationCost) -> dict[str, Any]:
+    """One operation with its cost; receptive field and jump are (height, width) in input pixels."""
+    activations = [i for i in operation.inputs if i != ABSENT and not graph.tensors[i].constant]
+    return {
+        "kind": operation.kind,
+        "name": operation.name,
+        "inputs": [_tensor(graph, index) for index in activations],
+        "outputs": [_tensor(graph, index) for index in operation.outputs],
+        "parameters": row.parameters,
+        "macs": row.macs,
+        "activation_bytes": row.activation_bytes,
+        "live_bytes": row.live_bytes,
+        "receptive_field": None if row.field is None else [_number(v) for v in row.field.pixels],
+        "jump": None if row.field is None else [_number(v) for v in row.field.jump],
+    }
+
+
+def _number(value: Fraction) -> int | float:
+    return value.numerator if value.denominator == 1 else float(value)

@@ -1,0 +1,83 @@
+"""Measures one model file on one runtime: time, memory, scores. The one protocol behind `emb build` and `emb bench`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emb.bench import median, percentile
+from emb.runtimes import RUNTIMES, open_runtime, to_input
+from emb.spec.contract import Pixels
+from emb.spec.report import LatencySummary
+
+WARM_UP_S = 0.3
+MEASURE_S = 0.7
+LEAST_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Raw times of single inferences at batch 1, and the peak memory of the process that ran one.
+
+    peak_memory_bytes: see emb.spec.measurement.Memory.peak_bytes; None where it cannot be read.
+    """
+
+    samples_ns: tuple[int, ...]
+    threads: int
+    peak_memory_bytes: int | None
+
+    @property
+    def summary(self) -> LatencySummary:
+        return LatencySummary(
+            median_us=median(self.samples_ns) / 1000,
+            p90_us=percentile(self.samples_ns, 90) / 1000,
+            runs=len(self.samples_ns),
+            threads=self.threads,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "samples_ns": list(self.samples_ns),
+            "threads": self.threads,
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Timing:
+        """The value that `to_json` wrote."""
+        return cls(**{**document, "samples_ns": tuple(document["samples_ns"])})
+
+
+def time_file(
+    path: Path, images: NDArray[np.uint8], *, runtime: str, mode: str, threads: int, pixels: Pixels
+) -> Timing:
+    """Time single inferences in a fresh process: warm-up until steady, then at least 0.7 s and 20 runs.
+
+    images: (n, height, width, channels) uint8, used in turn. Raises RuntimeFailure or ModelError.
+    """
+    with open_runtime(runtime, model=path, mode=mode, threads=threads) as process:
+        inputs = to_input(images, process.input, pixels)
+        process.run_each(inputs[:1])
+        peak_memory_bytes = process.peak_memory_bytes()
+        samples = process.time_runs(inputs, warm_up_s=WARM_UP_S, measure_s=MEASURE_S, min_runs=LEAST_RUNS)
+    return Timing(samples_ns=tuple(samples.tolist()), threads=threads, peak_memory_bytes=peak_memory_bytes)
+
+
+def ways_to_run(file_format: str, *, scheme: str, with_reference_kernels: bool) -> list[tuple[str, str, str]]:
+    """(runtime, mode, absence) for every runtime of a format; absence says why it cannot be measured here, or "".
+
+    with_reference_kernels: also the modes that exist to be compared bit for bit, which integer models alone can be.
+    """
+    ways = []
+    for name in RUNTIMES.names():
+        runtime = RUNTIMES.get(name)
+        if file_format not in runtime.FORMATS:
+            continue
+        absence = runtime.absence() or runtime.refusal(scheme) or ""
+        modes = runtime.MODES if with_reference_kernels and not absence else runtime.MODES[:1]
+        ways += [(name, mode, absence) for mode in modes]
+    return ways

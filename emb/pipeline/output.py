@@ -1,0 +1,155 @@
+"""Writes a build's directory: models, contract, labels, golden files, report, manifest. Computes nothing.
+
+lenet-float32.tflite …      the models
+contract.json               what each model expects and returns
+labels.txt                  the classes, one a line, in the order of the scores
+report.json, report.md      what was measured
+samples.json                raw latency samples behind the report
+history.json                the training, epoch by epoch (if there was one)
+golden/                     images and the outputs that each runtime gave for them
+manifest.json               the recipe, the provenance of every stage, and the sha256 of every file here
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from emb.errors import ModelError, StoreError
+from emb.pipeline.pixels import PIXELS
+from emb.pipeline.plan import Plan
+from emb.pipeline.stages import read_json, write_json
+from emb.report import markdown
+from emb.spec.contract import Contract, ModelContract, TensorContract
+from emb.spec.recipe import Recipe
+from emb.spec.report import Report
+from emb.store import MANIFEST, Artifact, explained, replace_directory, sha256_of_file
+
+
+def directory_for(recipe: Recipe, chosen: Path | None) -> Path:
+    """Where the build goes: `chosen`, or builds/<name>-<schemes>."""
+    return chosen or Path("builds") / "-".join([recipe.name, *recipe.quantize.schemes])
+
+
+def require_replaceable(target: Path) -> None:
+    """Make sure, before any work, that the build can be written to `target`.
+
+    Raises StoreError if the place cannot be written, or holds something that is not a build of emb.
+    """
+    if target.exists() and not target.is_dir():
+        raise StoreError(f"{target} is not a directory", fix="choose another place with --output")
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise StoreError(
+            f"{target} holds something else than a build",
+            why="emb replaces the whole directory and would delete it",
+            fix="choose another place with --output, or empty it yourself",
+        )
+    with explained("write", target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe = target.parent / f".{target.name}.probe"
+        probe.mkdir(exist_ok=True)
+        probe.rmdir()
+
+
+def digest_of_path(path: Path) -> str:
+    """sha256 (hex) of a file, or of all files of a folder by name and content."""
+    try:
+        if path.is_file():
+            return sha256_of_file(path)
+        digest = hashlib.sha256()
+        for file in sorted(child for child in path.rglob("*") if child.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of_file(file)}\n".encode())
+        return digest.hexdigest()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}", why=(error.strerror or str(error)).lower(), fix="check it") from error
+
+
+def write(report: Report, planned: Plan, done: Mapping[str, Artifact], *, recipe: Recipe) -> None:
+    """Replace the build's directory as a whole."""
+
+    def fill(folder: Path) -> None:
+        _write_models(folder, planned, done)
+        _write_golden(folder, planned, done)
+        contract = asdict(_contract(planned, done, recipe))
+        write_json(folder / "contract.json", contract)
+        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in contract["labels"]), encoding="utf-8")
+        write_json(folder / "samples.json", _samples(planned, done))
+        write_json(folder / "report.json", report.to_json())
+        (folder / "report.md").write_text(markdown.render(report), encoding="utf-8")
+        if "history.json" in done["model"].files:
+            shutil.copyfile(done["model"].path("history.json"), folder / "history.json")
+        write_json(folder / MANIFEST, _manifest(folder, done, recipe))
+
+    replace_directory(report.directory, fill)
+
+
+def _write_models(folder: Path, planned: Plan, done: Mapping[str, Artifact]) -> None:
+    for file in planned.files:
+        if file.check in done:
+            shutil.copyfile(done[file.stage].path(f"model.{file.format}"), folder / file.name)
+
+
+def _write_golden(folder: Path, planned: Plan, done: Mapping[str, Artifact]) -> None:
+    golden = folder / "golden"
+    golden.mkdir()
+    shutil.copyfile(done["data"].path("golden.npy"), golden / "images.npy")
+    shutil.copyfile(done["reference"].path("golden.npy"), golden / "float-model.npy")
+    for file in planned.files:
+        for row in file.rows:
+            if row.verify in done and file.check in done:
+                name = f"{file.name}.{row.runtime}.{row.mode}.npy"
+                shutil.copyfile(done[row.verify].path("golden.npy"), golden / name)
+
+
+def _contract(planned: Plan, done: Mapping[str, Artifact], recipe: Recipe) -> Contract:
+    data = read_json(done["data"].path("data.json"))
+    models = []
+    for file in planned.files:
+        if file.check not in done:
+            continue
+        graph = read_json(done[file.check].path("graph.json"))
+        models.append(
+            ModelContract(
+                file=file.name,
+                format=file.format,
+                scheme=file.scheme.name,
+                sha256=done[file.stage].files[f"model.{file.format}"],
+                input=TensorContract(**graph["input"]),
+                output=TensorContract(**graph["output"]),
+            )
+        )
+    return Contract(
+        pixels=PIXELS[recipe.input.pixels],
+        channel_order="grey" if data["shape"][2] == 1 else "RGB",
+        labels=tuple(data["labels"]),
+        models=tuple(models),
+    )
+
+
+def _samples(planned: Plan, done: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    return [
+        {
+            "file": file.name,
+            "runtime": row.runtime,
+            "mode": row.mode,
+            **read_json(done[row.measure].path("latency.json")),
+        }
+        for file in planned.files
+        for row in file.rows
+        if row.measure in done and file.check in done
+    ]
+
+
+def _manifest(folder: Path, done: Mapping[str, Artifact], recipe: Recipe) -> dict[str, Any]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        "emb": version("emb"),
+        "recipe": asdict(recipe),
+        "stages": {name: read_json(artifact.directory / MANIFEST) for name, artifact in done.items()},
+        "files": {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files},
+    }

@@ -1,0 +1,64 @@
+"""Turns a float32 file into one of a quantization scheme; one public file per scheme. Fetches no calibration image.
+
+The underscore files do the work and are imported when used: listing the schemes imports no quantizer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from emb.registry import Registry
+from emb.spec.contract import Pixels
+from emb.spec.scheme import Scheme
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["SCHEMES", "Method", "quantize_onnx", "quantize_tflite"]
+
+SCHEMES = Registry("emb.quantize", kind="quantization scheme")
+
+Method = Literal["minmax", "percentile", "mse"]
+
+
+def quantize_tflite(
+    float_path: Path,
+    out_path: Path,
+    *,
+    scheme: Scheme,
+    calibration: NDArray[np.generic] | None = None,
+    method: Method = "minmax",
+    pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
+) -> None:
+    """Write the float32 .tflite at `float_path` to `out_path` in the number formats of `scheme`.
+
+    calibration: (images, height, width, channels) raw pixels, 0..255; needed if `scheme.calibrated`.
+    method: how a tensor's range follows from its values; see docs/explanation/quantization.md.
+    pixels: how the model's real input follows from a pixel; it fixes the input's scale and zero point.
+    Raises ExportError naming the operation where the scheme cannot be had in TFLite or a float tensor remains,
+    ModelError for activations that are not finite, DataError for calibration images that do not fit the model.
+    """
+    from emb.quantize._tflite import quantize
+
+    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels)
+
+
+def quantize_onnx(
+    float_path: Path,
+    out_path: Path,
+    *,
+    scheme: Scheme,
+    calibration: NDArray[np.generic] | None = None,
+    method: Method = "minmax",
+    pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
+) -> None:
+    """Write the float32 .onnx at `float_path` to `out_path` in the number formats of `scheme`.
+
+    Arguments and errors as for `quantize_tflite`. The model's input may be (1, channels, height, width) or
+    (1, height, width, channels). An int8 model takes and returns uint8 tensors.
+    """
+    from emb.quantize._onnx import quantize
+
+    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels)

@@ -1,0 +1,181 @@
+"""Writes a float .tflite in the number formats of a scheme: ranges of ours, graph by ai-edge-quantizer, border by us.
+
+Knows no Keras model and no runtime but the interpreter that calibration runs on.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emb.errors import EmbError, ExportError, ModelError
+from emb.quantize import _flatbuffer as fb
+from emb.quantize._calibration import checked_images
+from emb.quantize._op_versions import raise_versions
+from emb.quantize._ranges import Activations, Range, calibrate, input_code, input_code_16
+from emb.quantize._tflite_activations import activations
+from emb.quantize._tflite_float16 import weights_to_float16
+from emb.quantize._tflite_uint8 import uint8_border
+from emb.spec.contract import Pixels
+from emb.spec.scheme import Scheme
+
+
+def quantize(
+    float_path: Path,
+    out_path: Path,
+    *,
+    scheme: Scheme,
+    calibration: NDArray[np.generic] | None,
+    method: str,
+    pixels: Pixels,
+) -> None:
+    """See emb.quantize.quantize_tflite."""
+    if "tflite" not in scheme.formats:
+        raise ExportError(f"the scheme {scheme.name} does not exist for TFLite", fix="choose another scheme")
+    model = fb.load(float_path)
+    _check_float(model, float_path)
+    if scheme.calibrated:
+        shape = tuple(int(size) for size in model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shape)
+        images = checked_images(calibration, scheme=scheme, shape=shape[1:], pixels=pixels)
+        model = _static(model, float_path, images, scheme=scheme, method=method, pixels=pixels)
+    elif scheme.weights == "float16":
+        weights_to_float16(model)
+    elif scheme.weights == "int8":
+        model = _by_recipe(float_path.read_bytes(), _recipe("dynamic_wi8_afp32"), None)
+    _finish(model)
+    if scheme.io == "uint8":
+        uint8_border(model)
+    if scheme.integer_only:
+        _check_integer_only(model, scheme)
+    out_path.write_bytes(fb.pack(model))
+
+
+def _static(
+    model: Any, path: Path, images: NDArray[np.float32], *, scheme: Scheme, method: str, pixels: Pixels
+) -> Any:
+    subgraph = model.subgraphs[0]
+    ranks = {
+        fb.tensor_name(tensor): max(1, len(tensor.shape))
+        for tensor in subgraph.tensors
+        if fb.type_name(tensor) == "FLOAT32" and not fb.is_constant(model, tensor)
+    }
+
+    def run() -> Iterator[Activations]:
+        return activations(path, images, frozenset(ranks))
+
+    is_16 = scheme.activations == "int16"
+    ranges = calibrate(run, method=method, levels=65_536 if is_16 else 256, symmetric=is_16)
+    code = input_code_16(pixels) if is_16 else input_code(pixels, lowest=-128)
+    bounds = (-32_767, 32_767) if is_16 else (-128, 127)
+    input_name = fb.tensor_name(subgraph.tensors[subgraph.inputs[0]])
+    ranges[input_name] = code.range(lowest=bounds[0], highest=bounds[1])
+    statistics = {name: _statistics(ranges[name], rank=rank) for name, rank in ranks.items() if name in ranges}
+    recipe = _recipe("static_wi8_ai16" if is_16 else "static_wi8_ai8")
+    return _by_recipe(path.read_bytes(), recipe, statistics)
+
+
+def _statistics(tensor_range: Range, *, rank: int) -> dict[str, NDArray[np.float32]]:
+    """ai-edge-quantizer wants minimum and maximum of the tensor's rank."""
+    shape = (1,) * rank
+    return {
+        "min": np.full(shape, tensor_range.lowest, np.float32),
+        "max": np.full(shape, tensor_range.highest, np.float32),
+    }
+
+
+def _recipe(name: str) -> Any:
+    from ai_edge_quantizer import recipe
+
+    return getattr(recipe, name)()
+
+
+def _by_recipe(content: bytes, recipe: Any, statistics: Any) -> Any:
+    """The quantized model. Not through ai-edge-quantizer's Quantizer, which would run the model once more, aloud."""
+    from ai_edge_quantizer.model_modifier import ModelModifier
+    from ai_edge_quantizer.params_generator import ParamsGenerator
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+    from ai_edge_quantizer.utils.tfl_flatbuffer_utils import read_model
+
+    manager = RecipeManager()
+    manager.load_quantization_recipe(recipe)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = read_model(memoryview(content))
+            parameters = ParamsGenerator(model).generate_quantization_parameters(manager, statistics, False)
+            return fb.unpack(bytes(ModelModifier(model).modify_model(parameters)))
+    except EmbError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            "the TFLite model could not be quantized",
+            why=f"ai-edge-quantizer: {_first_line(error)}",
+            fix="replace the layer behind the operation that is named, or choose float16",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check_float(model: Any, path: Path) -> None:
+    if len(model.subgraphs) != 1:
+        raise ModelError(
+            f"{path.name} has {len(model.subgraphs)} subgraphs",
+            why="control flow (IF, WHILE) becomes subgraphs of their own, which emb does not quantize",
+            fix="export the model without branches and loops",
+        )
+    integers = {"INT8", "UINT8", "INT16", "FLOAT16", "INT4"}
+    for tensor in model.subgraphs[0].tensors:
+        if fb.type_name(tensor) in integers:
+            raise ModelError(
+                f"{path.name} is quantized already",
+                why=f"its tensor {fb.tensor_name(tensor)} is {fb.type_name(tensor).lower()}",
+                fix="give the float32 model that it was made from",
+            )
+
+
+def _finish(model: Any) -> None:
+    raise_versions(model)
+    # What is left of the converter's notes describes the float model, and no runtime reads it.
+    model.metadata = None
+    model.metadataBuffer = None
+    model.description = b"emb"
+    _drop_unused_buffers(model)
+    subgraph = model.subgraphs[0]
+    for index in subgraph.outputs:
+        tensor = subgraph.tensors[index]
+        # TensorFlow calls every function's output so.
+        if fb.tensor_name(tensor) == "Identity":
+            tensor.name = b"scores"
+
+
+def _drop_unused_buffers(model: Any) -> None:
+    # Buffer 0 is empty by the schema's convention.
+    used = [0, *sorted({tensor.buffer for graph in model.subgraphs for tensor in graph.tensors} - {0})]
+    model.buffers = [model.buffers[index] for index in used]
+    position = {index: place for place, index in enumerate(used)}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.buffer = position[tensor.buffer]
+
+
+def _check_integer_only(model: Any, scheme: Scheme) -> None:
+    subgraph = model.subgraphs[0]
+    faults = [
+        f"{fb.operation_name(model, operator)} writes {fb.tensor_name(subgraph.tensors[index])} as float32"
+        for operator in subgraph.operators
+        for index in operator.outputs
+        if fb.type_name(subgraph.tensors[index]).startswith("FLOAT")
+    ]
+    if faults:
+        raise ExportError(
+            f"the {scheme.name} TFLite model keeps float tensors",
+            why="\n       ".join(faults),
+            fix="replace the layers behind these operations, or choose dynamic or float16",
+        )

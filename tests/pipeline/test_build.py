@@ -1,0 +1,169 @@
+"""The main job on the embedded data, through every stage, with every runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emb.pipeline.graphs import read as read_graph
+
+pytestmark = pytest.mark.slow
+
+ROW_KEYS = [
+    "file",
+    "format",
+    "scheme",
+    "runtime",
+    "mode",
+    "bytes",
+    "gzip_bytes",
+    "parameters",
+    "macs",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "agreement",
+    "latency_us",
+    "peak_memory_bytes",
+    "sha256",
+    "source",
+]
+
+
+def rows(report, **wanted):
+    return [row for row in report["rows"] if all(row[key] == value for key, value in wanted.items())]
+
+
+def test_the_document_is_what_was_promised(built):
+    assert list(built) == ["recipe", "data", "directory", "cached", "seconds", "rows", "errors"]
+    assert list(built["data"]) == ["name", "train_images", "test_images", "digest"]
+    assert built["recipe"] == "lenet"
+    assert built["errors"] == []
+    for row in built["rows"]:
+        assert list(row) == ROW_KEYS
+        if row["source"] == "measured":
+            assert list(row["latency_us"]) == ["median", "p90", "runs", "threads"]
+
+
+def test_every_runtime_and_mode_has_its_row(built):
+    ways = {(row["runtime"], row["mode"]) for row in rows(built, scheme="int8")}
+    assert ways == {
+        ("litert", "default"),
+        ("litert", "reference"),
+        ("onnxruntime", "default"),
+        ("tflite-runtime", "default"),
+        ("tflite-runtime", "reference"),
+    }
+
+
+def test_int8_is_as_good_as_float(built):
+    for row in rows(built, scheme="int8"):
+        assert row["agreement"] >= 0.98
+        assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+        assert row["latency_us"]["median"] <= row["latency_us"]["p90"]
+        assert row["parameters"] == 61_706
+
+
+def test_a_way_that_would_be_silently_wrong_is_not_taken(built):
+    (row,) = rows(built, scheme="dynamic", runtime="tflite-runtime")
+    assert row["accuracy"] is None
+    assert row["source"].startswith("not measured: ")
+
+
+def test_the_int8_graph_is_clean_and_small(emb, built):
+    path = emb.home / "built" / "lenet-int8.tflite"
+    assert path.stat().st_size <= 74_000
+    graph = read_graph(path)
+    kinds = {operation.kind for operation in graph.operations}
+    assert kinds.isdisjoint({"SHAPE", "PACK", "QUANTIZE", "DEQUANTIZE"})
+    assert not any(tensor.is_float for tensor in graph.tensors)
+
+
+def test_the_contract_is_raw_pixels(emb, built):
+    contract = json.loads((emb.home / "built" / "contract.json").read_text())
+    models = {model["file"]: model for model in contract["models"]}
+    int8 = models["lenet-int8.tflite"]["input"]
+    assert (int8["dtype"], int8["scale"], int8["zero_point"], int8["shape"]) == ("int8", 1.0, -128, [1, 28, 28, 1])
+    uint8 = models["lenet-int8-uint8.tflite"]["input"]
+    assert (uint8["dtype"], uint8["scale"], uint8["zero_point"]) == ("uint8", 1.0, 0)
+    onnx = models["lenet-int8.onnx"]["input"]
+    assert (onnx["dtype"], onnx["scale"], onnx["zero_point"]) == ("uint8", 1.0, 0)
+    assert contract["labels"] == [str(digit) for digit in range(10)]
+    assert contract["pixels"] == {"scale": 1.0, "offset": 0.0}
+
+
+def test_the_manifest_names_every_file_with_its_hash(emb, built):
+    folder = emb.home / "built"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"manifest.json"}
+    assert set(manifest["files"]) == there
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert manifest["stages"]["model"]["tools"]["keras"]
+
+
+def test_golden_outputs_are_those_of_their_runtime(emb, built):
+    from emb.runtimes import open_runtime, to_input
+
+    folder = emb.home / "built"
+    images = np.load(folder / "golden" / "images.npy")
+    for runtime, mode in [("litert", "default"), ("litert", "reference"), ("tflite-runtime", "reference")]:
+        golden = np.load(folder / "golden" / f"lenet-int8.tflite.{runtime}.{mode}.npy")
+        with open_runtime(runtime, model=folder / "lenet-int8.tflite", mode=mode) as process:
+            answered = process.run_each(to_input(images, process.input))
+        assert answered.tobytes() == golden.tobytes()
+
+
+def test_reference_kernels_give_the_same_bits_on_both_runtimes(emb, built):
+    golden = emb.home / "built" / "golden"
+    litert = np.load(golden / "lenet-int8.tflite.litert.reference.npy")
+    tflite_runtime = np.load(golden / "lenet-int8.tflite.tflite-runtime.reference.npy")
+    assert litert.tobytes() == tflite_runtime.tobytes()
+
+
+def test_the_same_again_does_nothing(emb, built):
+    again = emb.json("build", "lenet", "--quantize", "int8", "--epochs", "6")
+    repeated = emb.json("build", "lenet", "--quantize", "int8", "--epochs", "6")
+    assert again["cached"]
+    assert repeated["cached"]
+    assert {row["sha256"] for row in rows(again, scheme="int8")} == {
+        row["sha256"] for row in rows(built, scheme="int8")
+    }
+
+
+def test_another_scheme_does_not_train_again(emb, built):
+    told = emb.run("build", "lenet", "--quantize", "int8", "--calibration", "50", "--epochs", "6").stderr
+    assert "int8.tflite" in told
+    assert "model " not in told
+    assert "epoch" not in told
+
+
+def test_a_deleted_build_comes_back_from_the_store(emb, built):
+    import shutil
+
+    report = emb.json("build", "lenet", "--quantize", "float16", "--epochs", "6")
+    folder = emb.home / report["directory"]
+    shutil.rmtree(folder)
+    assert emb.json("build", "lenet", "--quantize", "float16", "--epochs", "6")["cached"]
+    assert (folder / "lenet-float16.tflite").is_file()
+
+
+def test_nothing_but_json_on_stdout_and_no_chatter_on_stderr(emb):
+    done = emb.run("build", "lenet", "--quantize", "int8", "--epochs", "1", "--seed", "7", "--json")
+    json.loads(done.stdout)
+    for word in ("tensorflow", "absl", "oneDNN", "cuda", "WARNING", "Warning", "XNNPACK"):
+        assert word not in done.stderr
+
+
+def test_the_same_seed_gives_the_same_bytes(emb, built, tmp_path: Path):
+    other = emb.run(
+        "build", "lenet", "--quantize", "int8", "--epochs", "6", "--output", str(tmp_path / "b"), "--json",
+        EMB_CACHE_DIR=str(tmp_path / "cache"),
+    )  # fmt: skip
+    wanted = {row["file"]: row["sha256"] for row in built["rows"]}
+    for row in json.loads(other.stdout)["rows"]:
+        assert row["sha256"] == wanted[row["file"]]
