@@ -36,7 +36,7 @@ golden: .venv/dev
 	$(BIN)/python docs/generate.py
 
 docs: .venv/dev
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/against_plain.py

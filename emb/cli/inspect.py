@@ -102,8 +102,8 @@ def _totals(inspection: Inspection) -> list[str]:
 
 
 def _short(name: str) -> str:
-    """The end of a converter's name, which tells layers apart: of a/b/c;d/e/f it is e/f."""
-    last = "/".join(name.split(";")[-1].split("/")[-2:])
+    """The end of a converter's first name, which tells layers apart: of a/b/c;d/e/f it is b/c."""
+    last = "/".join(name.split(";")[0].split("/")[-2:])
     return last if len(last) <= _NAME_WIDTH else "…" + last[1 - _NAME_WIDTH :]
 
 

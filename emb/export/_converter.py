@@ -57,8 +57,10 @@ def converting(what: str, *, fix: str = "") -> Iterator[ConverterLog]:
 def last_words(error: Exception, printed: str) -> str:
     """The exception's message and the last lines that were printed, without the routine ones."""
     message = (str(error).strip() or type(error).__name__).splitlines()
+    if message[0] == "in user code:":  # TensorFlow's own traceback, the cause at its end
+        message = message[-2:]
     lines = [line.rstrip() for line in printed.splitlines() if line.strip() and not _is_routine(line)]
-    return "\n       ".join([*message[:_LAST_LINES], *lines[-_LAST_LINES:]])
+    return "\n       ".join(line.strip() for line in [*message[:_LAST_LINES], *lines[-_LAST_LINES:]] if line.strip())
 
 
 def _is_routine(line: str) -> bool:

@@ -43,6 +43,7 @@ def folded(model: keras.Model, before: Affine = IDENTITY) -> Call | None:
     if not _is_functional(model):
         return None
     affine, tensor, is_moved = before, model.inputs[0], before is not IDENTITY
+    reshaping: list[Any] = []
     while True:
         node = _only_reader(model, tensor)
         if node is None:
@@ -50,13 +51,27 @@ def folded(model: keras.Model, before: Affine = IDENTITY) -> Call | None:
         step = _through(node.operation, affine, tensor.shape[1:])
         if step is None:
             break
-        is_moved = is_moved or step is not affine
+        if _changes_shape(node.operation):
+            reshaping.append(node.operation)
+        else:
+            is_moved = is_moved or step is not affine
         affine, tensor = step, node.output_tensors[0]
     if _is_model(node.operation):
         first = folded(node.operation, affine)
     else:
         first = _with_new_weights(node.operation, affine, tensor.shape) if is_moved else None
-    return None if first is None else _followed_by_rest(first, node.output_tensors[0], model)
+    if first is None:
+        return None
+    return _followed_by_rest(_chain(*reshaping, first), node.output_tensors[0], model)
+
+
+def _chain(*calls: Call) -> Call:
+    def chained(x: Any) -> Any:
+        for call in calls:
+            x = call(x)
+        return x
+
+    return chained
 
 
 def _followed_by_rest(first: Call, tensor: Any, model: keras.Model) -> Call | None:
@@ -65,7 +80,7 @@ def _followed_by_rest(first: Call, tensor: Any, model: keras.Model) -> Call | No
     if tensor is model.outputs[0]:
         return first
     try:
-        rest = keras.Model(tensor, model.outputs[0])
+        rest = keras.Model(tensor, model.outputs[0], name=model.name)
     except ValueError:  # another path leads from the input past this tensor
         return None
     return lambda x: rest(first(x), training=False)
@@ -130,6 +145,12 @@ def _through(layer: Any, affine: Affine, shape: tuple[int, ...]) -> Affine | Non
     if type(layer) is layers.ZeroPadding2D and not affine.offset.any():
         return affine if affine.scale.ndim == 1 else None
     return affine if _is_identity(layer) else None
+
+
+def _changes_shape(layer: Any) -> bool:
+    from keras import layers
+
+    return type(layer) in (layers.Flatten, layers.ZeroPadding2D)
 
 
 def _is_identity(layer: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from emb.errors import ExportError, ModelError
 from emb.export._converter import ConverterLog, converting
+from emb.export._onnx_tidy import tidy
 from emb.spec.contract import Layout, TensorContract
 
 if TYPE_CHECKING:
@@ -41,12 +42,9 @@ def convert(function: Any, *, name: str, log: ConverterLog) -> bytes:
         function, input_signature=function.input_signature, opset=OPSET, inputs_as_nchw=[INPUT]
     )
     _check_converted(model, name=name, log=log)
-    _rename(model.graph, model.graph.output[0].name, OUTPUT)
+    tidy(model, output=OUTPUT)
     model.graph.name = name
     model.producer_name, model.producer_version = "emb", ""
-    unused = [opset for opset in model.opset_import if opset.domain not in {node.domain for node in model.graph.node}]
-    for opset in unused:
-        model.opset_import.remove(opset)
     return model.SerializeToString(deterministic=True)
 
 
@@ -63,17 +61,6 @@ def _check_converted(model: Any, *, name: str, log: ConverterLog) -> None:
             fix="replace the layer behind it (a grouped Conv2D becomes such a call), or export TFLite only",
         )
     onnx.checker.check_model(model)
-
-
-def _rename(graph: Any, old: str, new: str) -> None:
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for place, name in enumerate(names):
-                if name == old:
-                    names[place] = new
-    for value in (*graph.output, *graph.value_info):
-        if value.name == old:
-            value.name = new
 
 
 def border(path: Path) -> tuple[TensorContract, TensorContract]:

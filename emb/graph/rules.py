@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from emb.graph.model import ABSENT, UNKNOWN, Graph, Operation, Tensor, data_input, producers
 from emb.graph.onnx_kinds import INTEGER_PRODUCTS
 from emb.graph.vocabulary import PRODUCTS
-from emb.spec.scheme import Scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,22 +41,6 @@ Rule = Callable[[Graph], tuple[Violation, ...]]
 def check(graph: Graph, rules: Iterable[Rule]) -> tuple[Violation, ...]:
     """All violations of all rules, in the order of the rules."""
     return tuple(violation for rule in rules for violation in rule(graph))
-
-
-def rules_of(scheme: Scheme, *, file_format: Literal["tflite", "onnx"]) -> tuple[Rule, ...]:
-    """The rules that an exported file of a scheme must keep."""
-    rules: tuple[Rule, ...] = (
-        single_input_and_output,
-        batch_of_one,
-        static_shapes,
-        no_shape_arithmetic,
-        no_custom_operation,
-    )
-    if not scheme.integer_only:
-        return rules
-    if file_format == "onnx":
-        return (*rules, every_product_is_quantized)
-    return (*rules, no_float_tensor, *((one_number_format,) if scheme.io == scheme.activations else ()))
 
 
 def no_float_tensor(graph: Graph) -> tuple[Violation, ...]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from emb.pipeline.graphs import read
 from numpy.typing import NDArray
 
 from emb import data as data_sets
 from emb.bench import describe_machine, top1
 from emb.errors import EmbError, SpecError
 from emb.graph.cost import cost
+from emb.graph.files import read
 from emb.pipeline.classify import image_shape, preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
 from emb.pipeline.measuring import time_file, ways_to_run

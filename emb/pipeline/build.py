@@ -65,9 +65,8 @@ def build(
 
 def _with_shape_of_model(recipe: Recipe, store: Store, *, model_digest: str, trust_model: bool) -> Recipe:
     """The recipe with the input shape that the user's model has, which decides how the images are scaled."""
-    from emb.export.source import open_source
-
     from emb.export._converter import _descriptors_in_file as chatter_to_log
+    from emb.export.source import open_source
 
     def describe(folder: Path) -> None:
         with chatter_to_log():

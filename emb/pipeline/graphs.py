@@ -1,24 +1,12 @@
-"""Reads a model file of any format as a Graph, and names the rules that an exported file must keep."""
+"""The border of a model file of any format, and the rules that an exported file must keep."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from emb.graph import rules
-from emb.graph.model import Graph
 from emb.spec.contract import TensorContract
 from emb.spec.scheme import Scheme
-
-
-def read(path: Path) -> Graph:
-    """The graph of a .tflite or .onnx file. Raises ModelError for a damaged one."""
-    if path.suffix.lower() == ".onnx":
-        from emb.graph import onnx
-
-        return onnx.read(path)
-    from emb.graph import tflite
-
-    return tflite.read(path)
 
 
 def border(path: Path) -> tuple[TensorContract, TensorContract]:
@@ -34,7 +22,7 @@ def border(path: Path) -> tuple[TensorContract, TensorContract]:
 
 def rules_for(scheme: Scheme, *, file_format: str) -> tuple[rules.Rule, ...]:
     """What emb promises of every file it exports in `scheme`."""
-    always = (rules.single_input_and_output, rules.batch_of_one, rules.static_shapes)
+    always = (rules.single_input_and_output, rules.batch_of_one, rules.static_shapes, rules.no_custom_operation)
     if not scheme.integer_only:
         return always
     if file_format == "onnx":

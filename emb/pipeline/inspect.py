@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -97,10 +97,10 @@ def _inspect_recipe(name: str, *, data_dir: Path | None, trust_model: bool) -> I
             shape=(shape[0], shape[1], shape[2]) if shape else None,
         ),
     )
-    _quiet_tensorflow()
-    model = ZOO.get(recipe.model.builder).build(
-        input_shape=dataset.shape, classes=len(dataset.labels), **recipe.model.arguments
-    )
+    with _quiet():
+        model = ZOO.get(recipe.model.builder).build(
+            input_shape=dataset.shape, classes=len(dataset.labels), **recipe.model.arguments
+        )
     return _inspection(name, _keras_graph(model), None)
 
 
@@ -113,18 +113,18 @@ def _keras_graph(model: Any) -> Graph:
 def _load_keras(path: Path, *, trust_model: bool) -> Any:
     if not path.is_file():
         raise ModelError(f"there is no file {path}", fix="check the path of the Keras model")
-    _quiet_tensorflow()
-    import keras
+    with _quiet():
+        import keras
 
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=not trust_model)
-    except Exception as error:  # Keras raises whatever its layers do
-        unsafe = "safe_mode" in str(error) or "unsafe" in str(error)
-        raise ModelError(
-            f"{path} could not be loaded as a Keras model",
-            why="it carries Python code (a Lambda layer)" if unsafe else _first_line(error),
-            fix="if you know who made it: --trust-model" if unsafe else "save the model again with Keras 3",
-        ) from error
+        try:
+            return keras.saving.load_model(path, compile=False, safe_mode=not trust_model)
+        except Exception as error:  # Keras raises whatever its layers do
+            unsafe = not trust_model and "safe_mode" in str(error)
+            raise ModelError(
+                f"{path} could not be loaded as a Keras model",
+                why="it carries Python code (a Lambda layer)" if unsafe else _first_line(error),
+                fix="if you trust whoever made it: --trust-model" if unsafe else "save the model again with Keras 3",
+            ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -132,9 +132,11 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
 
 
-def _quiet_tensorflow() -> None:
-    """Keras's usual backend greets on stderr unless told otherwise before it is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def _quiet() -> AbstractContextManager[Any]:
+    """Keras's usual backend greets on stderr, from C++; what is printed within the block goes to a log."""
+    from emb.export._converter import _descriptors_in_file as chatter_to_log
+
+    return chatter_to_log()
 
 
 def _tensor(graph: Graph, index: int) -> dict[str, Any]:

@@ -126,8 +126,9 @@ def quantize(work: Work, *, file_format: str, scheme: Scheme, source: str) -> No
 def check(work: Work, *, file_format: str, scheme: Scheme, source: str) -> None:
     """graph.json: size, parameters, MACs and border of a file that obeys the rules. Raises ExportError otherwise."""
     from emb.graph.cost import cost
+    from emb.graph.files import read
     from emb.graph.rules import check as violations_of
-    from emb.pipeline.graphs import border, read, rules_for
+    from emb.pipeline.graphs import border, rules_for
 
     path = work.file(source, f"model.{file_format}")
     graph = read(path)
@@ -252,7 +253,6 @@ def _open_own(work: Work) -> Any:
 
 def _answers_of(path: Path, work: Work) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     from emb.export.source import open_source
-
     from emb.runtimes import open_runtime
 
     pixels = PIXELS[work.context.recipe.input.pixels]

@@ -1,6 +1,6 @@
-"""Which version of an operation a quantized TFLite graph needs, so that a runtime too old for it says so.
+"""Which kernel of an operation a quantized TFLite graph needs: its version, and for int16 sums the general one.
 
-ai-edge-quantizer leaves the float model's versions. tflite-runtime 2.14 then runs a kernel that reads only the first
+ai-edge-quantizer leaves the float model's versions and flags. tflite-runtime 2.14 then runs a kernel that reads only the first
 of a dense layer's per-channel scales, without a word.
 Source: tflite/tools/versioning/op_version.cc of google-ai-edge/LiteRT.
 """
@@ -46,12 +46,19 @@ def raise_versions(model: Any) -> None:
     """Give every operation at least the version that its tensors' types need; edits the schema ModelT in place."""
     for subgraph in model.subgraphs:
         for operator in subgraph.operators:
+            _allow_any_scale(operator)
             code = model.operatorCodes[operator.opcodeIndex]
             needed = _needed(model, subgraph, operator)
             if code.customCode or needed <= code.version:
                 continue
             operator.opcodeIndex = operator_code(model, builtin=builtin_code(code), version=needed)
     _drop_unused_codes(model)
+
+
+def _allow_any_scale(operator: Any) -> None:
+    """An int16 ADD or SUB takes its scales for powers of two unless this flag says otherwise."""
+    if hasattr(operator.builtinOptions, "potScaleInt16"):
+        operator.builtinOptions.potScaleInt16 = False
 
 
 def _needed(model: Any, subgraph: Any, operator: Any) -> int:

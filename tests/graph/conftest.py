@@ -1,8 +1,9 @@
-"""Real models, converted once a session: LeNet-5 and a network of many kinds of layers, float and int8, TFLite and ONNX."""
+"""Real models, converted once a session: LeNet-5 and a network of many kinds of layers, as TFLite and ONNX."""
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,6 +148,7 @@ def golden() -> Callable[[str, str], None]:
     """Compare a text with tests/golden/graph/NAME; `make golden` writes the file anew."""
 
     def compare(name: str, text: str) -> None:
+        text = re.sub(r"__\d+", "__N", text)  # tf2onnx numbers its names anew in every process
         path = Path(__file__).parents[1] / "golden" / "graph" / name
         if os.environ.get("EMB_REWRITE_GOLDEN") == "1":
             path.parent.mkdir(parents=True, exist_ok=True)

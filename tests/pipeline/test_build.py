@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emb.pipeline.graphs import read as read_graph
+from emb.graph.files import read as read_graph
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 """Writes small models into the folder named on the command line; run as a child, so that no test imports TensorFlow.
 
-One network, seeded random weights: 12x12 grey image -> conv 3x3, 8 maps, ReLU -> max-pool 2 -> dense 64, ReLU -> dense 4.
+One network, seeded random weights: 12x12 grey -> conv 3x3, 8 maps, ReLU -> max-pool 2 -> dense 64, ReLU -> dense 4.
 TFLite in each scheme; ONNX as float32 and as int8 with QDQ; and a few files that emb cannot or must not run.
 """
 

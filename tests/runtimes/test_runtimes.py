@@ -115,7 +115,7 @@ def test_onnx_agrees_with_tflite(models: Path, images: np.ndarray, float_scores:
 
 @pytest.mark.skipif(RUNTIMES.get("tflite-runtime").absence() is not None, reason="tflite-runtime is not installed")
 def test_both_tflite_runtimes_in_one_parent(models: Path, images: np.ndarray) -> None:
-    """Their reference kernels round alike but for a last bit now and then, which is why golden outputs are kept apart."""
+    """Their reference kernels differ by a last bit now and then: a golden output belongs to one runtime and mode."""
     model = models / "int8.tflite"
     with (
         open_runtime("litert", model=model, mode="reference") as litert,

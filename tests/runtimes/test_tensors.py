@@ -75,7 +75,7 @@ def test_grey_image_without_channel_axis() -> None:
 
 @given(
     raw=arrays(np.int8, st.tuples(st.integers(0, 4), st.integers(1, 5))),
-    scale=st.floats(1e-4, 10, width=32),
+    scale=st.floats(2**-13, 10, width=32),
     zero_point=st.integers(-128, 127),
 )
 def test_scores_are_real_values(raw, scale, zero_point) -> None:

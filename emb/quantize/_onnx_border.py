@@ -1,0 +1,77 @@
+"""Checks that an ONNX graph in QDQ form is integer throughout, and makes its input and output uint8.
+
+In QDQ form every operation is a float operation between a DequantizeLinear and a QuantizeLinear; a runtime with
+integer kernels fuses the three.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emb.errors import ExportError
+from emb.quantize._onnx_graph import constants, model_input
+from emb.spec.scheme import Scheme
+
+_Q, _DQ = "QuantizeLinear", "DequantizeLinear"
+
+
+def check_integer_only(graph: Any, scheme: Scheme) -> None:
+    """Raise ExportError naming every operation that a runtime would have to compute in float32."""
+    import onnx
+
+    writers = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    held = constants(graph)
+    value = model_input(graph)
+    faults = []
+    for node in graph.node:
+        if node.op_type in (_Q, _DQ):
+            continue
+        sources = [name for name in node.input if name in writers or name == value.name]
+        floats = [name for name in sources if name == value.name or writers[name].op_type != _DQ]
+        floats += [name for name in node.input[:2] if name in held and held[name].data_type == onnx.TensorProto.FLOAT]
+        into = [reader.op_type for name in node.output for reader in readers.get(name, [])]
+        if floats or any(kind != _Q for kind in into) or not into:
+            faults.append(f"{node.op_type} {node.name}")
+    if faults:
+        raise ExportError(
+            f"the {scheme.name} ONNX model keeps float operations",
+            why="\n       ".join(faults),
+            fix="replace the layers behind these operations, or choose dynamic or float16",
+        )
+
+
+def uint8_border(graph: Any) -> None:
+    """Let the graph begin behind the input's QuantizeLinear and end before the output's DequantizeLinear.
+
+    Their scales stay in the file: at the DequantizeLinear that reads the input and the QuantizeLinear that writes
+    the output.
+    """
+    import onnx
+
+    value, output = model_input(graph), graph.output[0]
+    first = [node for node in graph.node if node.op_type == _Q and node.input[0] == value.name]
+    last = [node for node in graph.node if node.op_type == _DQ and node.output[0] == output.name]
+    if len(first) != 1 or len(last) != 1:
+        raise ExportError(
+            "the ONNX model's border could not be made uint8",
+            why=f"{len(first)} operations quantize the input, {len(last)} widen the output",
+            fix="use the input once, and let the output be that of one operation",
+        )
+    _rename_inputs(graph, first[0].output[0], value.name)
+    made = last[0].input[0]
+    graph.node.remove(first[0])
+    graph.node.remove(last[0])
+    for node in graph.node:
+        node.output[:] = [output.name if name == made else name for name in node.output]
+    _rename_inputs(graph, made, output.name)
+    for border in (value, output):
+        border.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+
+
+def _rename_inputs(graph: Any, old: str, new: str) -> None:
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
