@@ -1,4 +1,4 @@
-"""A folder is a registry: a file's name is the public name, its docstring the help. Imports a file only when it is used.
+"""A folder is a registry: a file's name is the public name, its docstring the help. Imports a file only when used.
 
 `emb/zoo/mnist_cnn.py` is the public name `mnist-cnn` of the registry `emb.zoo`. Files whose name begins with an
 underscore are the folder's own business. Other distributions add names through entry points of the same group.

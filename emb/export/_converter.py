@@ -44,7 +44,7 @@ def converting(what: str, *, fix: str = "") -> Iterator[ConverterLog]:
     what: the sentence of the ExportError that any exception but an EmbError becomes, with the log's last lines.
     Both descriptors belong to the whole process: another thread's output in the meantime lands in the log, too.
     """
-    with _descriptors_in_file() as log, warnings.catch_warnings():
+    with printing_to_log() as log, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield log
@@ -69,7 +69,8 @@ def _is_routine(line: str) -> bool:
 
 
 @contextlib.contextmanager
-def _descriptors_in_file() -> Iterator[ConverterLog]:
+def printing_to_log() -> Iterator[ConverterLog]:
+    """Within the block, what is printed to stdout and stderr, from C++ too, goes to a log."""
     _flush()
     with tempfile.TemporaryFile() as file:
         saved = {descriptor: os.dup(descriptor) for descriptor in (_STDOUT, _STDERR)}

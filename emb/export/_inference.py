@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from emb.errors import ModelError
-from emb.export._fold import folded
+import numpy as np
+
+from emb.errors import ExportError, ModelError
+from emb.export._fold import IDENTITY, Affine, folded
+from emb.spec.contract import Pixels
 
 if TYPE_CHECKING:
     import keras
@@ -37,17 +40,30 @@ def _text(shape: Any) -> str:
     return "(" + ", ".join("?" if size is None else str(size) for size in shape) + ")"
 
 
-def as_function(model: keras.Model) -> Any:
-    """tf.function from `image`, (1, height, width, channels) float32, to (1, classes) float32."""
+def as_function(model: keras.Model, *, pixels: Pixels) -> Any:
+    """tf.function from `image`, (1, height, width, channels) float32 raw pixels, to (1, classes) float32.
+
+    pixels: how what the model takes follows from a raw pixel.
+    """
+    import keras
     import tensorflow as tf
 
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            f"Keras runs on {keras.backend.backend()}, and only its TensorFlow backend can be exported",
+            fix="save the model, and export it in a process with KERAS_BACKEND=tensorflow",
+        )
     shape = image_shape(model)
     model = _in_float32(model)
-    call = folded(model) or (lambda image: model(image, training=False))
+    is_raw = pixels == Pixels()
+    before = IDENTITY if is_raw else Affine(scale=np.full(1, pixels.scale), offset=np.full(1, pixels.offset))
+    call = folded(model, before)
     signature = [tf.TensorSpec((1, *shape), tf.float32, name="image")]
 
     def scores(image: Any) -> Any:
-        return call(image)
+        if call is not None:
+            return call(image)
+        return model(image if is_raw else image * pixels.scale + pixels.offset, training=False)
 
     return tf.function(scores, input_signature=signature)
 

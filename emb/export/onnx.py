@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from emb.errors import ExportError, ModelError
 from emb.export._converter import ConverterLog, converting
 from emb.export._onnx_tidy import tidy
-from emb.spec.contract import Layout, TensorContract
+from emb.spec.contract import Layout, Pixels, TensorContract
 
 if TYPE_CHECKING:
     import keras
@@ -18,10 +18,11 @@ OPSET = 17
 INPUT, OUTPUT = "image", "scores"
 
 
-def export(model: keras.Model, path: Path) -> None:
+def export(model: keras.Model, path: Path, *, pixels: Pixels = Pixels()) -> None:  # noqa: B008  a frozen value
     """Write `model`, one image (height, width, channels) to (classes,) scores, as a float32 .onnx to `path`.
 
-    The input is (1, channels, height, width) float32, opset 17. Scaling is folded as for TFLite.
+    The file's input is (1, channels, height, width) float32 raw pixels; opset 17. `pixels` and the folding of
+    scaling as for TFLite.
     The same model gives the same bytes. Raises ModelError for other inputs, ExportError with the converter's words.
     """
     from emb.export._inference import as_function
@@ -30,7 +31,7 @@ def export(model: keras.Model, path: Path) -> None:
         f"the model {model.name} could not be converted to ONNX",
         fix="replace the layer that the converter names by one with an ONNX operation",
     ) as log:
-        content = convert(as_function(model), name=model.name, log=log)
+        content = convert(as_function(model, pixels=pixels), name=model.name, log=log)
     path.write_bytes(content)
 
 
@@ -70,7 +71,12 @@ def border(path: Path) -> tuple[TensorContract, TensorContract]:
     QuantizeLinear that writes it. Raises ModelError if the file is no readable .onnx or has not exactly one input
     and one output of known shape.
     """
-    graph = read_model(path).graph
+    return border_of(path, read_model(path))
+
+
+def border_of(path: Path, model: Any) -> tuple[TensorContract, TensorContract]:
+    """`border` of an onnx ModelProto; path: for messages."""
+    graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1 or len(graph.output) != 1:

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from emb.errors import ModelError
 from emb.export._converter import converting
-from emb.spec.contract import Layout, TensorContract
+from emb.spec.contract import Layout, Pixels, TensorContract
 
 if TYPE_CHECKING:
     import keras
 
 
-def export(model: keras.Model, path: Path) -> None:
+def export(model: keras.Model, path: Path, *, pixels: Pixels = Pixels()) -> None:  # noqa: B008  a frozen value
     """Write `model`, one image (height, width, channels) to (classes,) scores, as a float32 .tflite to `path`.
 
-    The input is (1, height, width, channels) float32 of what the model takes: raw pixels if it scales them itself.
-    A leading Rescaling or Normalization becomes part of the first layer's weights where that is exact.
+    The file's input is (1, height, width, channels) float32 raw pixels, 0..255.
+    pixels: how what the model takes follows from them; (1, 0) for a model that scales them itself.
+    Scaling, also a leading Rescaling or Normalization, goes into the first layer's weights where that is exact.
     The same model gives the same bytes. Raises ModelError for other inputs, ExportError with the converter's words.
     """
     from emb.export._inference import as_function
@@ -26,7 +27,7 @@ def export(model: keras.Model, path: Path) -> None:
         f"the model {model.name} could not be converted to TFLite",
         fix="replace the layer that the converter names by one with a TFLite operation",
     ):
-        content = convert(as_function(model))
+        content = convert(as_function(model, pixels=pixels))
     path.write_bytes(content)
 
 
@@ -55,6 +56,20 @@ def border(path: Path) -> tuple[TensorContract, TensorContract]:
 
 def read_graph(path: Path) -> Any:
     """The main subgraph of a .tflite file, as the schema's SubGraphT. Raises ModelError if there is none."""
+    return _read(path).subgraphs[0]
+
+
+def operation_names(path: Path) -> list[str]:
+    """The schema's names of the main subgraph's operations, in the order in which they run."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    model = _read(path)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    return [names.get(codes[operator.opcodeIndex], "CUSTOM") for operator in model.subgraphs[0].operators]
+
+
+def _read(path: Path) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
     try:
@@ -64,7 +79,10 @@ def read_graph(path: Path) -> Any:
     fault = "" if content[4:8] == b"TFL3" else "it lacks the mark TFL3"
     if not fault:
         try:
-            return schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0]
+            model = schema.ModelT.InitFromPackedBuf(content, 0)
+            if model.subgraphs and model.subgraphs[0].operators:
+                return model
+            fault = "it holds no operation"
         except Exception as error:
             fault = f"its tables do not fit together ({type(error).__name__})"
     raise ModelError(

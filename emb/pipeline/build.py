@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from emb.bench import describe_machine, machine_digest
 from emb.errors import EmbError, ModelError
 from emb.pipeline import output
 from emb.pipeline.plan import Plan, plan
-from emb.pipeline.request import resolve
+from emb.pipeline.request import data_request, resolve
 from emb.pipeline.rows import assemble
 from emb.pipeline.stage import Context, Listener, Silence, Stage, Work, code_digest, versions
 from emb.pipeline.stages import read_json, write_json
-from emb.spec.dataset import DataRequest
 from emb.spec.recipe import Recipe
 from emb.spec.report import Report
 from emb.store import Artifact, Step, Store
@@ -52,7 +52,7 @@ def build(
     if wanted.model.file:
         model_digest = output.digest_of_path(Path(wanted.model.file))
         wanted = _with_shape_of_model(wanted, store, model_digest=model_digest, trust_model=trust_model)
-    context = Context(wanted, _request(wanted, data_dir), trust_model, listener)
+    context = Context(wanted, data_request(wanted, data_dir=data_dir), trust_model, listener)
     data_digest = data_sets.digest(wanted.data.name, context.request)
     planned = plan(
         wanted, data_digest=data_digest, model_digest=model_digest, machine_digest=machine_digest(describe_machine())
@@ -65,11 +65,11 @@ def build(
 
 def _with_shape_of_model(recipe: Recipe, store: Store, *, model_digest: str, trust_model: bool) -> Recipe:
     """The recipe with the input shape that the user's model has, which decides how the images are scaled."""
-    from emb.export._converter import _descriptors_in_file as chatter_to_log
+    from emb.export import printing_to_log
     from emb.export.source import open_source
 
     def describe(folder: Path) -> None:
-        with chatter_to_log():
+        with printing_to_log():
             source = open_source(Path(recipe.model.file), trust=trust_model)
         write_json(folder / "source.json", {"shape": source.input_shape})
 
@@ -100,7 +100,7 @@ def _run(planned: Plan, context: Context, store: Store) -> tuple[dict[str, Artif
             continue
         context.listener.stage_begins(stage.name)
         try:
-            artifact = store.run(stage.step(done), lambda folder, stage=stage: _work(stage, folder, context, done))
+            artifact = store.run(stage.step(done), partial(_work, stage=stage, context=context, done=done))
         except EmbError as error:
             if not stage.optional:
                 raise
@@ -112,23 +112,12 @@ def _run(planned: Plan, context: Context, store: Store) -> tuple[dict[str, Artif
     return done, failures
 
 
-def _work(stage: Stage, folder: Path, context: Context, done: Mapping[str, Artifact]) -> None:
+def _work(folder: Path, *, stage: Stage, context: Context, done: Mapping[str, Artifact]) -> None:
     work = Work(folder, context, done)
     if not stage.chatty:
         stage.work(work)
         return
-    from emb.export._converter import _descriptors_in_file as chatter_to_log
+    from emb.export import printing_to_log
 
-    with chatter_to_log():
+    with printing_to_log():
         stage.work(work)
-
-
-def _request(recipe: Recipe, data_dir: Path | None) -> DataRequest:
-    shape = recipe.input.shape
-    return DataRequest(
-        directories=data_sets.search_directories(data_dir),
-        path=Path(recipe.data.path) if recipe.data.path else None,
-        shape=(shape[0], shape[1], shape[2]) if shape else None,
-        validation_fraction=recipe.data.validation_fraction,
-        seed=recipe.train.seed,
-    )

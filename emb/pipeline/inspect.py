@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -38,7 +37,9 @@ def inspect(source: str, *, data_dir: Path | None = None, trust_model: bool = Fa
     if suffix in files.SUFFIXES:
         return _inspection(source, files.read(path), path)
     if suffix in _KERAS_SUFFIXES:
-        return _inspection(source, _keras_graph(_load_keras(path, trust_model=trust_model)), path)
+        from emb.export.source import load_keras
+
+        return _inspection(source, _keras_graph(load_keras(path, trust=trust_model)), path)
     if path.is_dir():
         raise ModelError(
             f"{path} is a directory",
@@ -80,24 +81,17 @@ def _inspection(source: str, graph: Graph, path: Path | None) -> Inspection:
 
 def _inspect_recipe(name: str, *, data_dir: Path | None, trust_model: bool) -> Inspection:
     from emb import data as data_sets
+    from emb.export import printing_to_log
     from emb.pipeline.recipes import load_recipe
-    from emb.spec.dataset import DataRequest
+    from emb.pipeline.request import data_request
     from emb.zoo import ZOO
 
     recipe = load_recipe(name)
     if recipe.model.file:
         inner = inspect(recipe.model.file, data_dir=data_dir, trust_model=trust_model)
         return _inspection(name, inner.graph, Path(recipe.model.file))
-    shape = recipe.input.shape
-    dataset = data_sets.load(
-        recipe.data.name,
-        DataRequest(
-            directories=data_sets.search_directories(data_dir),
-            path=Path(recipe.data.path) if recipe.data.path else None,
-            shape=(shape[0], shape[1], shape[2]) if shape else None,
-        ),
-    )
-    with _quiet():
+    dataset = data_sets.load(recipe.data.name, data_request(recipe, data_dir=data_dir))
+    with printing_to_log():
         model = ZOO.get(recipe.model.builder).build(
             input_shape=dataset.shape, classes=len(dataset.labels), **recipe.model.arguments
         )
@@ -108,35 +102,6 @@ def _keras_graph(model: Any) -> Graph:
     from emb.graph import keras as keras_graph
 
     return keras_graph.read(model)
-
-
-def _load_keras(path: Path, *, trust_model: bool) -> Any:
-    if not path.is_file():
-        raise ModelError(f"there is no file {path}", fix="check the path of the Keras model")
-    with _quiet():
-        import keras
-
-        try:
-            return keras.saving.load_model(path, compile=False, safe_mode=not trust_model)
-        except Exception as error:  # Keras raises whatever its layers do
-            unsafe = not trust_model and "safe_mode" in str(error)
-            raise ModelError(
-                f"{path} could not be loaded as a Keras model",
-                why="it carries Python code (a Lambda layer)" if unsafe else _first_line(error),
-                fix="if you trust whoever made it: --trust-model" if unsafe else "save the model again with Keras 3",
-            ) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
-
-
-def _quiet() -> AbstractContextManager[Any]:
-    """Keras's usual backend greets on stderr, from C++; what is printed within the block goes to a log."""
-    from emb.export._converter import _descriptors_in_file as chatter_to_log
-
-    return chatter_to_log()
 
 
 def _tensor(graph: Graph, index: int) -> dict[str, Any]:

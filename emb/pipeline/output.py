@@ -13,6 +13,7 @@ manifest.json               the recipe, the provenance of every stage, and the s
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from emb.errors import ModelError, StoreError
-from emb.pipeline.pixels import PIXELS
 from emb.pipeline.plan import Plan
 from emb.pipeline.stages import read_json, write_json
 from emb.report import markdown
-from emb.spec.contract import Contract, ModelContract, TensorContract
+from emb.spec.contract import Contract, ModelContract, Pixels, TensorContract
 from emb.spec.recipe import Recipe
 from emb.spec.report import Report
 from emb.store import MANIFEST, Artifact, explained, replace_directory, sha256_of_file
@@ -75,10 +75,10 @@ def write(report: Report, planned: Plan, done: Mapping[str, Artifact], *, recipe
     def fill(folder: Path) -> None:
         _write_models(folder, planned, done)
         _write_golden(folder, planned, done)
-        contract = asdict(_contract(planned, done, recipe))
+        contract = asdict(_contract(planned, done))
         write_json(folder / "contract.json", contract)
         (folder / "labels.txt").write_text("".join(f"{label}\n" for label in contract["labels"]), encoding="utf-8")
-        write_json(folder / "samples.json", _samples(planned, done))
+        (folder / "samples.json").write_text(json.dumps(_samples(planned, done)) + "\n", encoding="utf-8")
         write_json(folder / "report.json", report.to_json())
         (folder / "report.md").write_text(markdown.render(report), encoding="utf-8")
         if "history.json" in done["model"].files:
@@ -106,7 +106,7 @@ def _write_golden(folder: Path, planned: Plan, done: Mapping[str, Artifact]) -> 
                 shutil.copyfile(done[row.verify].path("golden.npy"), golden / name)
 
 
-def _contract(planned: Plan, done: Mapping[str, Artifact], recipe: Recipe) -> Contract:
+def _contract(planned: Plan, done: Mapping[str, Artifact]) -> Contract:
     data = read_json(done["data"].path("data.json"))
     models = []
     for file in planned.files:
@@ -124,7 +124,7 @@ def _contract(planned: Plan, done: Mapping[str, Artifact], recipe: Recipe) -> Co
             )
         )
     return Contract(
-        pixels=PIXELS[recipe.input.pixels],
+        pixels=Pixels(**read_json(done[planned.files[0].stage].path("pixels.json"))),
         channel_order="grey" if data["shape"][2] == 1 else "RGB",
         labels=tuple(data["labels"]),
         models=tuple(models),

@@ -10,6 +10,7 @@ from typing import Any
 from emb.errors import SpecError
 from emb.pipeline.recipes import decode_recipe, load_recipe, recipe_names
 from emb.registry import nearest
+from emb.spec.dataset import DataRequest
 from emb.spec.decode import parse_assignment
 from emb.spec.recipe import Recipe
 
@@ -50,6 +51,20 @@ def resolve(
     # Nobody asked to train somebody's own model.
     own = {"summary": f"the model in {path.name}", "model": {"file": str(path)}, "train": {"epochs": 0}}
     return decode_recipe(own, name=_stem(path), source=f"the build of {path.name}", changes=changes)
+
+
+def data_request(recipe: Recipe, *, data_dir: Path | None) -> DataRequest:
+    """What a loader needs to know to load the recipe's data. Raises DataError if `data_dir` is no directory."""
+    from emb.data import search_directories
+
+    shape = recipe.input.shape
+    return DataRequest(
+        directories=search_directories(data_dir),
+        path=Path(recipe.data.path) if recipe.data.path else None,
+        shape=(shape[0], shape[1], shape[2]) if shape else None,
+        validation_fraction=recipe.data.validation_fraction,
+        seed=recipe.train.seed,
+    )
 
 
 def data_table(data: str | Path) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def assemble(
         errors=tuple(errors),
         reference_accuracy=reference["correct"] / reference["total"],
         machine=describe_machine().title,
+        notes=tuple(read_json(done["model"].path("notes.json"))) if "notes.json" in done["model"].files else (),
     )
 
 

@@ -26,6 +26,8 @@ from emb.spec.scheme import Scheme
 if TYPE_CHECKING:
     import keras
 
+    from emb.export.source import Source
+
 GOLDEN_IMAGES = 16
 
 
@@ -84,8 +86,9 @@ def tune(work: Work) -> None:
 
 
 def adopt(work: Work) -> None:
-    """The user's own model as it is, once it was opened and found to fit."""
-    _open_own(work)
+    """The user's own model as it is, once it was opened and found to fit; notes.json: what its user should know."""
+    source = _open_own(work)
+    write_json(work.folder / "notes.json", list(source.notes))
     path = Path(work.context.recipe.model.file)
     if path.is_dir():
         shutil.copytree(path, work.folder / "model")
@@ -94,33 +97,35 @@ def adopt(work: Work) -> None:
 
 
 def export_float(work: Work, *, file_format: str, model: str) -> None:
-    """model.<format>: the float32 file of the trained or adopted model. model: its name in the artifact."""
+    """model.<format>, the float32 file of the model, and pixels.json, how its input follows from a raw pixel."""
     from emb.export.source import open_source
 
     source = open_source(work.done["model"].directory / model, trust=work.context.trust_model)
-    pixels = PIXELS[work.context.recipe.input.pixels]
-    source.write(work.folder / f"model.{file_format}", file_format=file_format, pixels=pixels)
+    wanted = PIXELS[work.context.recipe.input.pixels]
+    pixels = source.write(work.folder / f"model.{file_format}", file_format=file_format, pixels=wanted)
+    write_json(work.folder / "pixels.json", asdict(pixels))
 
 
 def quantize(work: Work, *, file_format: str, scheme: Scheme, source: str) -> None:
-    """model.<format> in another scheme. source: the stage that made the float32 file."""
-    from emb import data, quantize
+    """model.<format> in another scheme, and pixels.json. source: the stage that made the float32 file."""
+    from emb import data
+    from emb.quantize import quantize_onnx, quantize_tflite
 
     recipe = work.context.recipe
     calibration = None
     if scheme.calibrated:
-        images = data.calibration_images(
-            work.context.dataset, count=recipe.quantize.calibration_images, seed=recipe.train.seed
-        )
-        calibration = images
-    convert = quantize.quantize_tflite if file_format == "tflite" else quantize.quantize_onnx
+        count, seed = recipe.quantize.calibration_images, recipe.train.seed
+        calibration = data.calibration_images(work.context.dataset, count=count, seed=seed)
+    convert = {"tflite": quantize_tflite, "onnx": quantize_onnx}[file_format]
     convert(
         work.file(source, f"model.{file_format}"),
         work.folder / f"model.{file_format}",
         scheme=scheme,
         calibration=calibration,
         method=recipe.quantize.calibration_method,
+        pixels=_pixels(work, source),
     )
+    shutil.copyfile(work.file(source, "pixels.json"), work.folder / "pixels.json")
 
 
 def check(work: Work, *, file_format: str, scheme: Scheme, source: str) -> None:
@@ -180,7 +185,7 @@ def verify(work: Work, *, file_format: str, source: str, runtime: str, mode: str
     from emb.runtimes import open_runtime, to_input
 
     test = work.context.dataset.test
-    pixels = PIXELS[work.context.recipe.input.pixels]
+    pixels = _pixels(work, source)
     golden_images = np.load(work.file("data", "golden.npy"))
     path = work.file(source, f"model.{file_format}")
     with open_runtime(runtime, model=path, mode=mode) as process:
@@ -211,7 +216,7 @@ def measure(work: Work, *, file_format: str, source: str, runtime: str, mode: st
         runtime=runtime,
         mode=mode,
         threads=1,
-        pixels=PIXELS[work.context.recipe.input.pixels],
+        pixels=_pixels(work, source),
     )
     (work.folder / "latency.json").write_text(json.dumps(timing.to_json()), encoding="utf-8")
 
@@ -235,7 +240,11 @@ def _fit(model: keras.Model, work: Work, *, pixels: Pixels) -> None:
     shutil.rmtree(progress, ignore_errors=True)
 
 
-def _open_own(work: Work) -> Any:
+def _pixels(work: Work, stage: str) -> Pixels:
+    return Pixels(**read_json(work.file(stage, "pixels.json")))
+
+
+def _open_own(work: Work) -> Source:
     """The user's model. Raises ModelError if its number of classes is not that of the data."""
     from emb.export.source import open_source
 
@@ -256,15 +265,16 @@ def _answers_of(path: Path, work: Work) -> Callable[[NDArray[np.uint8]], NDArray
     from emb.runtimes import open_runtime
 
     pixels = PIXELS[work.context.recipe.input.pixels]
-    if path.suffix not in (".tflite", ".onnx"):
-        source = open_source(path, trust=work.context.trust_model)
-        return lambda images: source.predict(images, pixels=pixels)
+    source = open_source(path, trust=work.context.trust_model)
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        scores = source.predict(images, pixels=pixels)
+        if scores is not None:
+            return scores
         with open_runtime("litert" if path.suffix == ".tflite" else "onnxruntime", model=path) as process:
             return process.scores(images, pixels=pixels)
 
-    return run
+    return answer
 
 
 def _golden_images(test: Split) -> NDArray[np.uint8]:
@@ -273,4 +283,5 @@ def _golden_images(test: Split) -> NDArray[np.uint8]:
     starts = np.searchsorted(test.labels[order], test.labels[order])
     rank_in_class = np.arange(len(order)) - starts
     in_turn = order[np.lexsort((test.labels[order], rank_in_class))]
-    return test.images[in_turn[:GOLDEN_IMAGES]]
+    golden: NDArray[np.uint8] = test.images[in_turn[:GOLDEN_IMAGES]]
+    return golden

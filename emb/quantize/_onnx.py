@@ -53,9 +53,7 @@ def quantize(
     out_path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _static(
-    model: Any, calibration: NDArray[np.generic] | None, *, scheme: Scheme, method: str, pixels: Pixels
-) -> Any:
+def _static(model: Any, calibration: NDArray[np.generic] | None, *, scheme: Scheme, method: str, pixels: Pixels) -> Any:
     model = og.prepared(model)
     value = og.model_input(model.graph)
     images = _calibration_input(calibration, og.shape_of(value), scheme=scheme, pixels=pixels)

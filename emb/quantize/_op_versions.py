@@ -1,7 +1,7 @@
 """Which kernel of an operation a quantized TFLite graph needs: its version, and for int16 sums the general one.
 
-ai-edge-quantizer leaves the float model's versions and flags. tflite-runtime 2.14 then runs a kernel that reads only the first
-of a dense layer's per-channel scales, without a word.
+ai-edge-quantizer leaves the float model's versions and flags. tflite-runtime 2.14 then runs a kernel that reads only
+the first of a dense layer's per-channel scales, without a word.
 Source: tflite/tools/versioning/op_version.cc of google-ai-edge/LiteRT.
 """
 
@@ -11,33 +11,20 @@ from typing import Any
 
 from emb.quantize._flatbuffer import builtin_code, operation_name, operator_code, type_name
 
-_INT8 = {
-    "CONV_2D": 3,
-    "DEPTHWISE_CONV_2D": 3,
-    "FULLY_CONNECTED": 4,
-    **dict.fromkeys(
-        (
-            "MAX_POOL_2D AVERAGE_POOL_2D SOFTMAX LOGISTIC TANH MEAN PAD PADV2 MIRROR_PAD CONCATENATION ADD SUB MUL "
-            "MAXIMUM MINIMUM RELU TRANSPOSE TRANSPOSE_CONV SLICE STRIDED_SLICE SPLIT PACK UNPACK GATHER RSQRT "
-            "RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR BATCH_MATMUL SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND"
-        ).split(),
-        2,
-    ),
-}
-_INT16 = {
-    "CONV_2D": 3,
-    "DEPTHWISE_CONV_2D": 3,
-    "FULLY_CONNECTED": 4,
-    **dict.fromkeys(
-        (
-            "MAX_POOL_2D AVERAGE_POOL_2D SOFTMAX LOGISTIC TANH MEAN PAD PADV2 CONCATENATION ADD RELU RSQRT PACK "
-            "BATCH_MATMUL"
-        ).split(),
-        3,
-    ),
-    **dict.fromkeys("MUL MAXIMUM MINIMUM SLICE SPLIT RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR".split(), 4),
-    **dict.fromkeys("SUB TRANSPOSE".split(), 5),
-}
+_WEIGHTED = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4}
+# By the version that brought the type; operations that are not listed had it from the beginning.
+_INT8_SINCE_2 = """
+    MAX_POOL_2D AVERAGE_POOL_2D SOFTMAX LOGISTIC TANH MEAN PAD PADV2 MIRROR_PAD CONCATENATION ADD SUB MUL MAXIMUM
+    MINIMUM RELU TRANSPOSE TRANSPOSE_CONV SLICE STRIDED_SLICE SPLIT PACK UNPACK GATHER RSQRT RESIZE_BILINEAR
+    RESIZE_NEAREST_NEIGHBOR BATCH_MATMUL SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND REDUCE_MAX RELU6
+"""
+_INT16_SINCE_3 = """
+    MAX_POOL_2D AVERAGE_POOL_2D SOFTMAX LOGISTIC TANH MEAN PAD PADV2 CONCATENATION ADD RELU RSQRT PACK BATCH_MATMUL
+"""
+_INT16_SINCE_4 = "MUL MAXIMUM MINIMUM SLICE SPLIT RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR"
+_INT8 = _WEIGHTED | dict.fromkeys(_INT8_SINCE_2.split(), 2)
+_INT16 = _WEIGHTED | dict.fromkeys(_INT16_SINCE_3.split(), 3) | dict.fromkeys(_INT16_SINCE_4.split(), 4)
+_INT16 |= {"SUB": 5, "TRANSPOSE": 5, "LEAKY_RELU": 2, "REDUCE_MAX": 3}
 _HYBRID = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 12}
 _HYBRID_PER_TENSOR = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 3}
 
@@ -68,6 +55,8 @@ def _needed(model: Any, subgraph: Any, operator: Any) -> int:
     operation = operation_name(model, operator)
     types = {type_name(tensor) for tensor in inputs}
     result = type_name(subgraph.tensors[operator.outputs[0]])
+    if operation == "QUANTIZE":
+        return 2 if result == "INT16" else 1
     if operation == "DEQUANTIZE":
         return 3 if "FLOAT16" in types else 2
     if result == "FLOAT32" and len(inputs) > 1 and type_name(inputs[1]) == "INT8":

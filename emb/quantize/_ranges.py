@@ -48,9 +48,7 @@ class InputCode:
 
     def range(self, *, lowest: int, highest: int) -> Range:
         """The real numbers that the stored integers `lowest` and `highest` stand for."""
-        return Range(
-            lowest=(lowest - self.zero_point) * self.scale, highest=(highest - self.zero_point) * self.scale
-        )
+        return Range(lowest=(lowest - self.zero_point) * self.scale, highest=(highest - self.zero_point) * self.scale)
 
 
 def input_code(pixels: Pixels, *, lowest: int) -> InputCode:
@@ -70,7 +68,10 @@ def input_code(pixels: Pixels, *, lowest: int) -> InputCode:
 
 
 def input_code_16(pixels: Pixels) -> InputCode:
-    """16-bit code of the input, zero point 0 as TFLite demands: stored = pixel for (1, 0), 2 * pixel - 255 for -1..1."""
+    """16-bit code of the input, zero point 0 as TFLite demands.
+
+    stored = pixel for raw and 0..1 pixels, 2 * pixel - 255 for -1..1, which is exact.
+    """
     steps = -pixels.offset / pixels.scale
     for fraction in (1, 2):
         if abs(steps * fraction - round(steps * fraction)) < 1e-6:

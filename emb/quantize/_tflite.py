@@ -20,6 +20,7 @@ from emb.quantize._op_versions import raise_versions
 from emb.quantize._ranges import Activations, Range, calibrate, input_code, input_code_16
 from emb.quantize._tflite_activations import activations
 from emb.quantize._tflite_float16 import weights_to_float16
+from emb.quantize._tflite_islands import close_islands
 from emb.quantize._tflite_uint8 import uint8_border
 from emb.spec.contract import Pixels
 from emb.spec.scheme import Scheme
@@ -55,9 +56,7 @@ def quantize(
     out_path.write_bytes(fb.pack(model))
 
 
-def _static(
-    model: Any, path: Path, images: NDArray[np.float32], *, scheme: Scheme, method: str, pixels: Pixels
-) -> Any:
+def _static(model: Any, path: Path, images: NDArray[np.float32], *, scheme: Scheme, method: str, pixels: Pixels) -> Any:
     subgraph = model.subgraphs[0]
     ranks = {
         fb.tensor_name(tensor): max(1, len(tensor.shape))
@@ -76,7 +75,9 @@ def _static(
     ranges[input_name] = code.range(lowest=bounds[0], highest=bounds[1])
     statistics = {name: _statistics(ranges[name], rank=rank) for name, rank in ranks.items() if name in ranges}
     recipe = _recipe("static_wi8_ai16" if is_16 else "static_wi8_ai8")
-    return _by_recipe(path.read_bytes(), recipe, statistics)
+    quantized = _by_recipe(path.read_bytes(), recipe, statistics)
+    close_islands(quantized)
+    return quantized
 
 
 def _statistics(tensor_range: Range, *, rank: int) -> dict[str, NDArray[np.float32]]:

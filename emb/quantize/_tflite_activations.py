@@ -31,7 +31,9 @@ def activations(path: Path, images: NDArray[np.float32], names: frozenset[str]) 
         )
     interpreter.allocate_tensors()
     input_index = interpreter.get_input_details()[0]["index"]
-    wanted = [(tensor["name"], tensor["index"]) for tensor in interpreter.get_tensor_details() if tensor["name"] in names]
+    wanted = [
+        (tensor["name"], tensor["index"]) for tensor in interpreter.get_tensor_details() if tensor["name"] in names
+    ]
     for image in images:
         interpreter.set_tensor(input_index, image[np.newaxis])
         interpreter.invoke()

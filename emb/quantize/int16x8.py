@@ -1,4 +1,4 @@
-"""16-bit activations with 8-bit weights: takes int16, nearly float accuracy, no delegate. ONNX Runtime has no kernels."""
+"""16-bit activations, 8-bit weights: takes int16, nearly float accuracy, no delegate; ONNX Runtime has no kernels."""
 
 from emb.spec.scheme import Scheme
 

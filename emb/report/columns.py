@@ -64,6 +64,7 @@ def notes(report: Report) -> list[str]:
     return [
         f"float model: {100 * report.reference_accuracy:.2f} % over {data.test_images:,} test images of {data.name}; "
         "change is in points against it",
+        *report.notes,
         *measuring_notes(report.rows, machine=report.machine),
     ]
 

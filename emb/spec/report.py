@@ -91,6 +91,7 @@ class Report:
 
     cached: nothing was done anew.  seconds: stage -> wall time of its work, whenever it was done.
     reference_accuracy: of the Keras model (or of the user's own float model) over the test split.
+    notes: what the user of a model of one's own should know.
     """
 
     recipe: str
@@ -102,6 +103,7 @@ class Report:
     errors: tuple[str, ...]
     reference_accuracy: float
     machine: str
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The document of `emb build --json`."""

@@ -1,0 +1,65 @@
+"""Makes operations integer that ai-edge-quantizer leaves float although TFLite has an integer kernel for them.
+
+It surrounds such an operation with DEQUANTIZE and QUANTIZE; where its neighbours' integers are all that the kernel
+needs, both can go. An operation without an integer kernel stays, and is reported as float afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emb.quantize import _flatbuffer as fb
+
+# The kernel takes any scale in and any scale out.
+_RESCALING = ("LEAKY_RELU", "ELU", "RELU6", "RELU_N1_TO_1")
+# The kernel hands integers on, so that its output has its input's scale; a QUANTIZE behind it changes the scale.
+_SELECTING = ("REDUCE_MAX", "SQUEEZE", "EXPAND_DIMS", "DEPTH_TO_SPACE")
+
+
+def close_islands(model: Any) -> None:
+    """Edit a schema ModelT in place."""
+    subgraph = model.subgraphs[0]
+    for operator in list(subgraph.operators):
+        operation = fb.operation_name(model, operator)
+        if operation not in (*_RESCALING, *_SELECTING):
+            continue
+        widen = _writer(model, subgraph, operator.inputs[0], "DEQUANTIZE")
+        narrow = _only_reader(model, subgraph, operator.outputs[0], "QUANTIZE")
+        if widen is None or narrow is None:
+            continue
+        operator.inputs = np.array([widen.inputs[0], *list(operator.inputs)[1:]], np.int32)
+        if operation in _RESCALING:
+            operator.outputs = np.array(narrow.outputs, np.int32)
+            subgraph.operators.remove(narrow)
+        else:
+            _take_over_code(subgraph, source=widen.inputs[0], target=operator.outputs[0])
+        if not any(widen.outputs[0] in list(other.inputs) for other in subgraph.operators):
+            subgraph.operators.remove(widen)
+    _drop_unused_tensors(subgraph)
+
+
+def _writer(model: Any, subgraph: Any, index: int, operation: str) -> Any:
+    found = [operator for operator in subgraph.operators if index in list(operator.outputs)]
+    return found[0] if found and fb.operation_name(model, found[0]) == operation else None
+
+
+def _only_reader(model: Any, subgraph: Any, index: int, operation: str) -> Any:
+    found = [operator for operator in subgraph.operators if index in list(operator.inputs)]
+    return found[0] if len(found) == 1 and fb.operation_name(model, found[0]) == operation else None
+
+
+def _take_over_code(subgraph: Any, *, source: int, target: int) -> None:
+    subgraph.tensors[target].type = subgraph.tensors[source].type
+    subgraph.tensors[target].quantization = subgraph.tensors[source].quantization
+
+
+def _drop_unused_tensors(subgraph: Any) -> None:
+    used = {int(index) for operator in subgraph.operators for index in (*operator.inputs, *operator.outputs)}
+    kept = sorted((used | {int(index) for index in (*subgraph.inputs, *subgraph.outputs)}) - {-1})
+    place = {index: number for number, index in enumerate(kept)} | {-1: -1}
+    subgraph.tensors = [subgraph.tensors[index] for index in kept]
+    for owner in (*subgraph.operators, subgraph):
+        owner.inputs = np.array([place[int(index)] for index in owner.inputs], np.int32)
+        owner.outputs = np.array([place[int(index)] for index in owner.outputs], np.int32)
