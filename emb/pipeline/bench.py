@@ -15,7 +15,6 @@ from emb import data as data_sets
 from emb.bench import describe_machine, top1
 from emb.errors import EmbError, SpecError
 from emb.graph.cost import cost
-from emb.graph.files import read
 from emb.pipeline.classify import image_shape, preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
 from emb.pipeline.measuring import time_file, ways_to_run
@@ -93,7 +92,7 @@ def _rows_of(deliverable: Deliverable, images: _Images, *, only: str | None, thr
 def _fixed(deliverable: Deliverable) -> dict[str, Any]:
     """What a file is, whatever runs it."""
     content = deliverable.path.read_bytes()
-    total = cost(read(deliverable.path))
+    total = cost(deliverable.graph)
     return {
         "file": deliverable.path.name,
         "format": deliverable.format,

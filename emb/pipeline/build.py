@@ -102,7 +102,8 @@ def _run(planned: Plan, context: Context, store: Store) -> tuple[dict[str, Artif
         try:
             artifact = store.run(stage.step(done), partial(_work, stage=stage, context=context, done=done))
         except EmbError as error:
-            if not stage.optional:
+            # Only what failed through no fault of the user's is one row's matter.
+            if not stage.optional or error.exit_code == EmbError.exit_code:
                 raise
             failures[stage.name] = error
             context.listener.failed(f"{stage.name}: {error}")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from emb.errors import ModelError
+from emb.graph.files import read
+from emb.graph.model import Graph
 from emb.spec.contract import Pixels
 
 _RUNNABLE = (".tflite", ".onnx")
@@ -16,13 +18,14 @@ _RUNNABLE = (".tflite", ".onnx")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliverable:
-    """path: the model file.  scheme: "unknown" for a file without a contract.  labels: empty without one.
+    """path: the model file.  graph: what it holds.  scheme: from its contract, else told by the graph.
 
-    recipe: the recipe's table from the build's manifest, or empty.
+    labels, recipe: from the build that the file lies in (its manifest holds the recipe's table), or empty.
     """
 
     path: Path
-    scheme: str = "unknown"
+    graph: Graph
+    scheme: str
     labels: tuple[str, ...] = ()
     pixels: Pixels = field(default_factory=Pixels)
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -70,16 +73,38 @@ def find(path: Path, *, pixels: Pixels | None = None) -> Deliverable:
 
 def _with_contract(path: Path, contract: Mapping[str, Any] | None, pixels: Pixels | None) -> Deliverable:
     own = next((model for model in (contract or {}).get("models", ()) if model["file"] == path.name), None)
+    # Read before any runtime gets to see it: tflite-runtime does not check a file and crashes on a damaged one.
+    graph = read(path)
     if contract is None or own is None:
-        return Deliverable(path=path, pixels=pixels or Pixels())
+        return Deliverable(path=path, graph=graph, scheme=scheme_of(graph), pixels=pixels or Pixels())
     manifest = path.parent / "manifest.json"
     return Deliverable(
         path=path,
+        graph=graph,
         scheme=own["scheme"],
         labels=tuple(contract["labels"]),
         pixels=pixels or Pixels(**contract["pixels"]),
         recipe=json.loads(manifest.read_text(encoding="utf-8"))["recipe"] if manifest.is_file() else {},
     )
+
+
+def scheme_of(graph: Graph) -> str:
+    """The quantization scheme that a file's tensors tell of; a file that mixes them counts as "unknown".
+
+    It decides which runtimes may run the file, see the runtimes' `refusal`.
+    """
+    constants = {tensor.dtype for tensor in graph.tensors if tensor.constant and (tensor.elements or 0) > 1}
+    border = {graph.tensors[index].dtype for index in (*graph.inputs, *graph.outputs)}
+    activations = {tensor.dtype for tensor in graph.tensors if not tensor.constant}
+    if border <= {"float32"} and activations <= {"float32", "float16"}:
+        if constants & {"int8", "int4"}:
+            return "dynamic"
+        return "float16" if "float16" in constants else "float32"
+    if "float32" not in activations and "int16" in activations:
+        return "int16x8"
+    if "float32" not in activations or graph.format == "onnx":
+        return "int8-uint8" if graph.format == "tflite" and border == {"uint8"} else "int8"
+    return "unknown"
 
 
 def _contract_in(directory: Path) -> Mapping[str, Any] | None:

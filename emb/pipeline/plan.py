@@ -70,7 +70,7 @@ def plan(recipe: Recipe, *, data_digest: str, model_digest: str, machine_digest:
         made.setdefault(float_stage.name, float_stage)
         stage = float_stage
         if scheme.name != "float32":
-            stage = _quantize_stage(recipe, file_format, scheme, source=float_stage.name, data_digest=data_digest)
+            stage = _quantize_stage(recipe, file_format, scheme, source=float_stage.name)
             made[stage.name] = stage
         check = _check_stage(file_format, scheme, source=stage.name, optional=stage.optional)
         made[check.name] = check
@@ -94,7 +94,11 @@ def plan(recipe: Recipe, *, data_digest: str, model_digest: str, machine_digest:
                 rows=tuple(rows),
             )
         )
-    first = (_data_stage(recipe, data_digest), model, _reference_stage(recipe, model_file, data_digest=data_digest))
+    first = [_data_stage(recipe, data_digest)]
+    if any(file.scheme.calibrated for file in files):
+        # Before the training, which would be in vain if there were too few images.
+        first.append(_calibration_stage(recipe, data_digest))
+    first += [model, _reference_stage(recipe, model_file, data_digest=data_digest)]
     return Plan(stages=(*first, *_in_order(made)), files=tuple(files))
 
 
@@ -156,6 +160,18 @@ def _data_stage(recipe: Recipe, digest: str) -> Stage:
         work=stages.data,
         inputs={"data": digest},
         parameters=_data_parameters(recipe),
+        tools=versions(("numpy", "pillow")),
+        packages=("data", *_OWN_CODE),
+    )
+
+
+def _calibration_stage(recipe: Recipe, digest: str) -> Stage:
+    return Stage(
+        name="calibration",
+        group="data",
+        work=stages.calibration,
+        inputs={"data": digest},
+        parameters={**_data_parameters(recipe), "images": recipe.quantize.calibration_images},
         tools=versions(("numpy", "pillow")),
         packages=("data", *_OWN_CODE),
     )
@@ -223,27 +239,16 @@ def _float_stage(recipe: Recipe, file_format: Format, model_file: str) -> Stage:
     )
 
 
-def _quantize_stage(recipe: Recipe, file_format: Format, scheme: Scheme, *, source: str, data_digest: str) -> Stage:
-    parameters: dict[str, Any] = {"scheme": scheme.name}
-    inputs: dict[str, str] = {}
-    if scheme.calibrated:
-        inputs["data"] = data_digest
-        parameters |= {
-            **_data_parameters(recipe),
-            "calibration_images": recipe.quantize.calibration_images,
-            "calibration_method": recipe.quantize.calibration_method,
-            "calibration_seed": recipe.train.seed,
-            "pixels": recipe.input.pixels,
-        }
+def _quantize_stage(recipe: Recipe, file_format: Format, scheme: Scheme, *, source: str) -> Stage:
+    method = {"method": recipe.quantize.calibration_method} if scheme.calibrated else {}
     return Stage(
         name=f"{scheme.name}.{file_format}",
         group="quantize",
         work=partial(stages.quantize, file_format=file_format, scheme=scheme, source=source),
-        needs=(source,),
-        inputs=inputs,
-        parameters=parameters,
+        needs=(source, "calibration") if scheme.calibrated else (source,),
+        parameters={"scheme": scheme.name, **method},
         tools=versions(_QUANTIZERS[file_format]),
-        packages=("quantize", "data", *_OWN_CODE),
+        packages=("quantize", *_OWN_CODE),
         chatty=True,
         optional=True,
     )

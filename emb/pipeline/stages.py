@@ -58,6 +58,15 @@ def data(work: Work) -> None:
     np.save(work.folder / "golden.npy", _golden_images(dataset.test))
 
 
+def calibration(work: Work) -> None:
+    """calibration.npy: train images, equally many of each class, uint8."""
+    from emb.data import calibration_images
+
+    recipe = work.context.recipe
+    count, seed = recipe.quantize.calibration_images, recipe.train.seed
+    np.save(work.folder / "calibration.npy", calibration_images(work.context.dataset, count=count, seed=seed))
+
+
 def train(work: Work) -> None:
     """model.keras and history.json: the recipe's builder, trained."""
     from emb.zoo import ZOO
@@ -108,21 +117,15 @@ def export_float(work: Work, *, file_format: str, model: str) -> None:
 
 def quantize(work: Work, *, file_format: str, scheme: Scheme, source: str) -> None:
     """model.<format> in another scheme, and pixels.json. source: the stage that made the float32 file."""
-    from emb import data
     from emb.quantize import quantize_onnx, quantize_tflite
 
-    recipe = work.context.recipe
-    calibration = None
-    if scheme.calibrated:
-        count, seed = recipe.quantize.calibration_images, recipe.train.seed
-        calibration = data.calibration_images(work.context.dataset, count=count, seed=seed)
     convert = {"tflite": quantize_tflite, "onnx": quantize_onnx}[file_format]
     convert(
         work.file(source, f"model.{file_format}"),
         work.folder / f"model.{file_format}",
         scheme=scheme,
-        calibration=calibration,
-        method=recipe.quantize.calibration_method,
+        calibration=np.load(work.file("calibration", "calibration.npy")) if scheme.calibrated else None,
+        method=work.context.recipe.quantize.calibration_method,
         pixels=_pixels(work, source),
     )
     shutil.copyfile(work.file(source, "pixels.json"), work.folder / "pixels.json")

@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 _SPEC = importlib.util.spec_from_file_location("networks", Path(__file__).with_name("networks.py"))
-assert _SPEC is not None and _SPEC.loader is not None
+assert _SPEC is not None
+assert _SPEC.loader is not None
 _NETWORKS = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_NETWORKS)
 

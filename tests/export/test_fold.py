@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
-
-keras = pytest.importorskip("keras")
-layers = keras.layers
+from keras import layers
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3)).astype(np.float32)
 
@@ -28,7 +27,9 @@ def _normalization() -> Any:
 def _batch_norm() -> Any:
     layer = layers.BatchNormalization()
     layer.build((None, 12, 12, 3))
-    layer.set_weights([[0.5, 1.0, 1.5], [0.1, -0.2, 0.3], [100.0, 110.0, 120.0], [2000.0, 3000.0, 4000.0]])
+    layer.set_weights(
+        np.array([[0.5, 1.0, 1.5], [0.1, -0.2, 0.3], [100.0, 110.0, 120.0], [2000.0, 3000.0, 4000.0]], np.float32)
+    )
     return layer
 
 

@@ -101,7 +101,7 @@ def test_a_model_for_other_classes(emb):
     )
     subprocess.run([*emb.command()[:2], script], cwd=emb.home, check=True, capture_output=True)
     arrays(emb.home / "data.npz", classes=3)
-    message = refused(emb, "build", "five.keras", "--data", "data.npz")
+    message = refused(emb, "build", "five.keras", "--data", "data.npz", "--calibration", "20")
     assert "gives 5 scores; the data set arrays has 3 classes" in message
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-_SPEC = importlib.util.spec_from_file_location(
-    "export_fixtures", Path(__file__).parents[1] / "export" / "conftest.py"
-)
-assert _SPEC is not None and _SPEC.loader is not None
+_SPEC = importlib.util.spec_from_file_location("export_fixtures", Path(__file__).parents[1] / "export" / "conftest.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
 _FIXTURES = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_FIXTURES)
 
