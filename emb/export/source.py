@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,6 +50,20 @@ class Source(Protocol):
 
         images: (images, height, width, channels) raw pixels.
         """
+
+
+def without_softmax(source: Source) -> Source:
+    """The source with its final softmax taken off. Raises ModelError for anything but a Keras model."""
+    from emb.export._head import without_softmax as cut
+    from emb.export._source_keras import KerasSource
+
+    if not isinstance(source, KerasSource):
+        raise ModelError(
+            f"the softmax of {source.path.name} cannot be dropped",
+            why=f"emb changes the layers of Keras models; this is {source.kind}",
+            fix='set export.softmax = "keep", or give the Keras model',
+        )
+    return replace(source, model=cut(source.model))
 
 
 def load_keras(path: Path, *, trust: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -44,6 +45,7 @@ def build(
     and nothing is written then.
     """
     listener = listener or Silence()
+    _settle_backend()
     wanted = resolve(str(recipe), data=data, overrides=overrides, assignments=assignments)
     target = output.directory_for(wanted, output_directory)
     output.require_replaceable(target)
@@ -61,6 +63,13 @@ def build(
     report = assemble(planned, done, failures, recipe=wanted, data_digest=data_digest, directory=target)
     output.write(report, planned, done, recipe=wanted)
     return report
+
+
+def _settle_backend() -> None:
+    """What must stand in the environment before TensorFlow is imported; what the user has set stays."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _with_shape_of_model(recipe: Recipe, store: Store, *, model_digest: str, trust_model: bool) -> Recipe:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from emb.graph import rules
+from emb.graph.model import Graph
+from emb.graph.vocabulary import REPRESENTATIONS
 from emb.spec.contract import TensorContract
 from emb.spec.scheme import Scheme
 
@@ -18,6 +21,12 @@ def border(path: Path) -> tuple[TensorContract, TensorContract]:
     from emb.export import tflite
 
     return tflite.border(path)
+
+
+def scores_of(graph: Graph) -> Literal["probabilities", "logits"]:
+    """What a classifier's scores are, by the last operation that computes."""
+    kinds = [operation.kind for operation in graph.operations if operation.kind not in REPRESENTATIONS]
+    return "probabilities" if kinds and kinds[-1] in ("SOFTMAX", "LOGISTIC") else "logits"
 
 
 def rules_for(scheme: Scheme, *, file_format: str) -> tuple[rules.Rule, ...]:

@@ -121,6 +121,7 @@ def _contract(planned: Plan, done: Mapping[str, Artifact]) -> Contract:
                 sha256=done[file.stage].files[f"model.{file.format}"],
                 input=TensorContract(**graph["input"]),
                 output=TensorContract(**graph["output"]),
+                scores=graph["scores"],
             )
         )
     return Contract(

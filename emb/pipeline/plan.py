@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -62,7 +62,7 @@ def plan(recipe: Recipe, *, data_digest: str, model_digest: str, machine_digest:
     Raises SpecError or ModelError for names and combinations that cannot be built.
     """
     model, model_file = _model_stage(recipe, data_digest=data_digest, model_digest=model_digest)
-    formats = _formats(recipe, model_file)
+    formats = _formats(recipe)
     made: dict[str, Stage] = {}
     files = []
     for scheme, file_format in _wanted(recipe, formats):
@@ -116,9 +116,9 @@ def source_format(path: str) -> Literal["keras", "tflite", "onnx"]:
     )
 
 
-def _formats(recipe: Recipe, model_file: str) -> tuple[Format, ...]:
+def _formats(recipe: Recipe) -> tuple[Format, ...]:
     """Formats to export, the reference's first. A .tflite or .onnx file stays in its own format."""
-    kind = source_format(model_file)
+    kind = source_format(recipe.model.file) if recipe.model.file else "keras"
     if kind == "keras":
         return tuple(sorted(recipe.export.formats, key=("tflite", "onnx").index))
     return (kind,)
@@ -182,7 +182,6 @@ def _model_stage(recipe: Recipe, *, data_digest: str, model_digest: str) -> tupl
     own = recipe.model.file
     common: dict[str, Any] = {"name": "model", "group": "train", "chatty": True}
     if own and recipe.train.epochs == 0:
-        kind = source_format(own)
         path = Path(own)
         stage = Stage(
             **common,
@@ -192,7 +191,7 @@ def _model_stage(recipe: Recipe, *, data_digest: str, model_digest: str) -> tupl
             tools=versions(_KERAS),
             packages=("export", *_OWN_CODE),
         )
-        return stage, "model" if path.is_dir() else f"model{path.suffix.lower()}" if kind else ""
+        return stage, "model" if path.is_dir() else f"model{path.suffix.lower()}"
     stage = Stage(
         **common,
         work=stages.tune if own else stages.train,
@@ -202,7 +201,7 @@ def _model_stage(recipe: Recipe, *, data_digest: str, model_digest: str) -> tupl
             "builder": recipe.model.builder,
             "arguments": dict(recipe.model.arguments),
             "pixels": recipe.input.pixels,
-            "train": _plain(recipe.train),
+            "train": asdict(recipe.train),
         },
         tools=versions(_KERAS),
         packages=("train", "data", "export" if own else "zoo", *_OWN_CODE),
@@ -231,11 +230,11 @@ def _float_stage(recipe: Recipe, file_format: Format, model_file: str) -> Stage:
         group="export",
         work=partial(stages.export_float, file_format=file_format, model=model_file),
         needs=("model",),
-        parameters={"format": file_format, "pixels": recipe.input.pixels},
+        parameters={"format": file_format, "pixels": recipe.input.pixels, "softmax": recipe.export.softmax},
         tools=versions(_CONVERTERS[file_format]),
         packages=("export", *_OWN_CODE),
         chatty=True,
-        optional=file_format != _formats(recipe, model_file)[0],
+        optional=file_format != _formats(recipe)[0],
     )
 
 
@@ -305,9 +304,3 @@ def _data_parameters(recipe: Recipe) -> dict[str, Any]:
         "validation_fraction": recipe.data.validation_fraction,
         "seed": recipe.train.seed,
     }
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(value)

@@ -107,9 +107,11 @@ def adopt(work: Work) -> None:
 
 def export_float(work: Work, *, file_format: str, model: str) -> None:
     """model.<format>, the float32 file of the model, and pixels.json, how its input follows from a raw pixel."""
-    from emb.export.source import open_source
+    from emb.export.source import open_source, without_softmax
 
     source = open_source(work.done["model"].directory / model, trust=work.context.trust_model)
+    if work.context.recipe.export.softmax == "drop":
+        source = without_softmax(source)
     wanted = PIXELS[work.context.recipe.input.pixels]
     pixels = source.write(work.folder / f"model.{file_format}", file_format=file_format, pixels=wanted)
     write_json(work.folder / "pixels.json", asdict(pixels))
@@ -136,7 +138,7 @@ def check(work: Work, *, file_format: str, scheme: Scheme, source: str) -> None:
     from emb.graph.cost import cost
     from emb.graph.files import read
     from emb.graph.rules import check as violations_of
-    from emb.pipeline.graphs import border, rules_for
+    from emb.pipeline.graphs import border, rules_for, scores_of
 
     path = work.file(source, f"model.{file_format}")
     graph = read(path)
@@ -159,6 +161,7 @@ def check(work: Work, *, file_format: str, scheme: Scheme, source: str) -> None:
             "macs": total.macs,
             "input": asdict(inputs),
             "output": asdict(outputs),
+            "scores": scores_of(graph),
         },
     )
 

@@ -13,6 +13,12 @@ from emb.quantize._onnx_graph import constants, model_input
 from emb.spec.scheme import Scheme
 
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
+# Operations that ONNX Runtime's CPU kernels compute on 8-bit integers, alone or fused with their neighbours.
+_INTEGER = """
+    Conv ConvTranspose Gemm MatMul Add Mul Concat AveragePool GlobalAveragePool MaxPool Relu Clip LeakyRelu Sigmoid
+    Softmax Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Gather Pad Resize Where ArgMax Identity
+    DepthToSpace SpaceToDepth
+"""
 
 
 def check_integer_only(graph: Any, scheme: Scheme) -> None:
@@ -34,7 +40,7 @@ def check_integer_only(graph: Any, scheme: Scheme) -> None:
         floats = [name for name in sources if name == value.name or writers[name].op_type != _DQ]
         floats += [name for name in node.input[:2] if name in held and held[name].data_type == onnx.TensorProto.FLOAT]
         into = [reader.op_type for name in node.output for reader in readers.get(name, [])]
-        if floats or any(kind != _Q for kind in into) or not into:
+        if floats or not into or any(kind != _Q for kind in into) or node.op_type not in _INTEGER.split():
             faults.append(f"{node.op_type} {node.name}")
     if faults:
         raise ExportError(

@@ -81,7 +81,7 @@ def _static(model: Any, path: Path, images: NDArray[np.float32], *, scheme: Sche
 
 
 def _statistics(tensor_range: Range, *, rank: int) -> dict[str, NDArray[np.float32]]:
-    """ai-edge-quantizer wants minimum and maximum of the tensor's rank."""
+    """ai-edge-quantizer wants minimum and maximum of the tensor's rank; in 32 bits its scales are the converter's."""
     shape = (1,) * rank
     return {
         "min": np.full(shape, tensor_range.lowest, np.float32),

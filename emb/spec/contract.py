@@ -33,7 +33,10 @@ class TensorContract:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelContract:
-    """One exported file with its single input and its single output (one score per class)."""
+    """One exported file with its single input and its single output (one score per class).
+
+    scores: "probabilities" add up to 1; "logits" become probabilities by a softmax, and their order is the same.
+    """
 
     file: str
     format: str
@@ -41,6 +44,7 @@ class ModelContract:
     sha256: str
     input: TensorContract
     output: TensorContract
+    scores: Literal["probabilities", "logits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,9 +146,14 @@ class QuantizeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSpec:
-    """formats: file formats to write; TFLite always, as it holds the reference."""
+    """formats: file formats to write; TFLite always, as it holds the reference.
+
+    softmax: "drop" leaves a final softmax out of the files, whose scores are logits then. The class is the same,
+    and a runtime that has no int8 softmax (XNNPACK) can take the whole graph.
+    """
 
     formats: tuple[Literal["tflite", "onnx"], ...] = ("tflite", "onnx")
+    softmax: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
         if "tflite" not in self.formats:

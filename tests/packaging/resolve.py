@@ -22,6 +22,4 @@ markers.default_environment = lambda: {
 dependencies = tomllib.loads(project.read_text())["project"]["dependencies"]
 with tempfile.TemporaryDirectory() as target:
     arguments = ["--dry-run", "--quiet", "--ignore-installed", "--only-binary=:all:", "--target", target]
-    raise SystemExit(
-        main(["install", *arguments, "--python-version", wanted, "--report", "-", *dependencies])
-    )
+    raise SystemExit(main(["install", *arguments, "--python-version", wanted, "--report", "-", *dependencies]))

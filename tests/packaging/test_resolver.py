@@ -21,8 +21,7 @@ def test_pip_resolves(python: str, has_tflite_runtime: bool):
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     chosen = {
-        item["metadata"]["name"].lower(): item["metadata"]["version"]
-        for item in json.loads(answer.stdout)["install"]
+        item["metadata"]["name"].lower(): item["metadata"]["version"] for item in json.loads(answer.stdout)["install"]
     }
     assert ("tflite-runtime" in chosen) is has_tflite_runtime
     assert chosen["numpy"].startswith("1." if has_tflite_runtime else "2.")

@@ -1,0 +1,70 @@
+"""Rewrites ONNX operations for which ONNX Runtime has no integer kernel into ones for which it has. Exactly.
+
+GlobalMaxPool is a MaxPool over the whole image. tanh(x) = 2 sigmoid(2 x) - 1, and doubling or moving a quantized
+tensor only changes its scale and zero point: the integers of the sigmoid, 0..255 for 0..1, are those of the tanh.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from emb.quantize._ranges import Range
+
+# scale 1/128, zero point 128: what the sigmoid's scale 1/256, zero point 0 becomes.
+_TANH_RANGE = Range(lowest=-1.0, highest=127 / 128)
+
+
+def global_pools_to_pools(model: Any) -> None:
+    """Edit a ModelProto with inferred shapes in place: GlobalMaxPool becomes MaxPool."""
+    import onnx
+
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}
+    for node in model.graph.node:
+        if node.op_type == "GlobalMaxPool" and node.input[0] in shapes:
+            node.op_type = "MaxPool"
+            sizes = [size.dim_value for size in shapes[node.input[0]]][2:]
+            node.attribute.append(onnx.helper.make_attribute("kernel_shape", sizes))
+
+
+def tanh_ranges(model: Any) -> dict[str, Range]:
+    """{tensor: range} that `tanh_to_sigmoid` needs the outputs of every Tanh to have."""
+    return {node.output[0]: _TANH_RANGE for node in model.graph.node if node.op_type == "Tanh"}
+
+
+def tanh_to_sigmoid(graph: Any) -> None:
+    """Edit a graph in QDQ form in place; every Tanh's output has the range of `tanh_ranges`."""
+    from onnx import numpy_helper
+
+    writers = {name: node for node in graph.node for name in node.output}
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Tanh"]:
+        widen = writers.get(node.input[0])
+        narrow = [reader for reader in graph.node if node.output[0] in reader.input]
+        if (
+            widen is None
+            or widen.op_type != "DequantizeLinear"
+            or [one.op_type for one in narrow] != ["QuantizeLinear"]
+        ):
+            continue
+        stem = node.name or node.output[0]
+        scale = numpy_helper.to_array(held[widen.input[1]])
+        doubled = type(widen).FromString(widen.SerializeToString())
+        doubled.name, doubled.output[0], doubled.input[1] = (
+            f"{stem}_doubled",
+            f"{stem}_doubled",
+            f"{stem}_doubled_scale",
+        )
+        node.op_type, node.input[0] = "Sigmoid", doubled.output[0]
+        narrow[0].input[1], narrow[0].input[2] = f"{stem}_sigmoid_scale", f"{stem}_sigmoid_zero_point"
+        if [reader for reader in graph.node if widen.output[0] in reader.input] == []:
+            graph.node.remove(widen)
+        graph.node.append(doubled)
+        graph.initializer.extend(
+            [
+                numpy_helper.from_array(scale * np.float32(2), f"{stem}_doubled_scale"),
+                numpy_helper.from_array(np.array(1 / 256, np.float32), f"{stem}_sigmoid_scale"),
+                numpy_helper.from_array(np.array(0, np.uint8), f"{stem}_sigmoid_zero_point"),
+            ]
+        )
