@@ -19,7 +19,7 @@ lenet: .venv/runtime
 	$(BIN)/emb build lenet --quantize int8
 
 test: .venv/dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-fast: .venv/dev
 	$(BIN)/pytest -m "not slow"

@@ -235,28 +235,43 @@ def replace_directory(target: Path, write: Callable[[Path], None]) -> None:
     A kill at any moment leaves the old directory, the new one or (between two renames) none, never a mixture.
     Raises StoreError if the place cannot be written, or if something that is not a directory stands there.
     """
-    from filelock import FileLock
-
     target = target.absolute()
     if target.exists() and not target.is_dir():
         raise StoreError(f"{target} is not a directory", fix="remove it, or choose another place with --output")
+    with explained("write", target), directory_lock(target):
+        for leftover in target.parent.glob(f".{target.name}.new-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+        try:
+            write(fresh)
+            fresh.chmod(0o777 & ~_umask())
+            old = fresh.with_name(fresh.name + "-old")
+            if target.exists():
+                target.rename(old)
+            fresh.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def directory_lock(target: Path) -> Iterator[None]:
+    """Held by whoever replaces `target` or must not see it being replaced. Makes the directory above it.
+
+    Raises StoreError if that cannot be written.
+    """
+    from filelock import FileLock
+
+    target = target.absolute()
     with explained("write", target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.parent / f".{target.name}.lock"):
-            for leftover in target.parent.glob(f".{target.name}.new-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
-            try:
-                write(fresh)
-                fresh.chmod(0o777 & ~_umask())
-                old = fresh.with_name(fresh.name + "-old")
-                if target.exists():
-                    target.rename(old)
-                fresh.rename(target)
-                shutil.rmtree(old, ignore_errors=True)
-            except BaseException:
-                shutil.rmtree(fresh, ignore_errors=True)
-                raise
+        lock = FileLock(target.parent / f".{target.name}.lock")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _umask() -> int:

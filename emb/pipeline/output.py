@@ -28,7 +28,7 @@ from emb.report import markdown
 from emb.spec.contract import Contract, ModelContract, Pixels, TensorContract
 from emb.spec.recipe import Recipe
 from emb.spec.report import Report
-from emb.store import MANIFEST, Artifact, explained, replace_directory, sha256_of_file
+from emb.store import MANIFEST, Artifact, directory_lock, replace_directory, sha256_of_file
 
 
 def directory_for(recipe: Recipe, chosen: Path | None) -> Path:
@@ -41,19 +41,15 @@ def require_replaceable(target: Path) -> None:
 
     Raises StoreError if the place cannot be written, or holds something that is not a build of emb.
     """
-    if target.exists() and not target.is_dir():
-        raise StoreError(f"{target} is not a directory", fix="choose another place with --output")
-    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
-        raise StoreError(
-            f"{target} holds something else than a build",
-            why="emb replaces the whole directory and would delete it",
-            fix="choose another place with --output, or empty it yourself",
-        )
-    with explained("write", target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        probe = target.parent / f".{target.name}.probe"
-        probe.mkdir(exist_ok=True)
-        probe.rmdir()
+    with directory_lock(target):
+        if target.exists() and not target.is_dir():
+            raise StoreError(f"{target} is not a directory", fix="choose another place with --output")
+        if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+            raise StoreError(
+                f"{target} holds something else than a build",
+                why="emb replaces the whole directory and would delete it",
+                fix="choose another place with --output, or empty it yourself",
+            )
 
 
 def digest_of_path(path: Path) -> str:

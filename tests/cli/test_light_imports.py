@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -35,3 +36,10 @@ def test_help_imports_nothing_heavy(arguments):
 @pytest.mark.parametrize("arguments", [("recipes",), ("targets",), ("data", "list"), ("doctor", "--json")])
 def test_what_needs_no_tensorflow_does_not_import_it(arguments):
     assert imported_by(*arguments).isdisjoint({"keras", "tensorflow"})
+
+
+def test_the_shell_completes_recipe_names():
+    environment = {**os.environ, "_EMB_COMPLETE": "complete_bash", "COMP_WORDS": "emb build lenet-", "COMP_CWORD": "2"}
+    call = [sys.executable, "-c", "from emb.cli import app; app(prog_name='emb')"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.split() == ["lenet-caffe"]

@@ -1,0 +1,104 @@
+"""The report reads the same until somebody means to change it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from emb.report import markdown, text
+from emb.spec.report import BenchReport, DataSummary, LatencySummary, Report, Row
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "report"
+
+
+def row(**fields) -> Row:
+    usual = {
+        "file": "lenet-int8.tflite",
+        "format": "tflite",
+        "scheme": "int8",
+        "runtime": "litert",
+        "mode": "default",
+        "bytes": 71_600,
+        "gzip_bytes": 63_687,
+        "parameters": 61_706,
+        "macs": 416_520,
+        "sha256": "ab" * 32,
+        "source": "measured",
+        "accuracy": 0.9943,
+        "accuracy_low": 0.9926,
+        "accuracy_high": 0.9956,
+        "agreement": 0.9998,
+        "latency": LatencySummary(median_us=17.25, p90_us=1234.5, runs=900, threads=1),
+        "peak_memory_bytes": 53_200_000,
+    }
+    return Row(**{**usual, **fields})
+
+
+ABSENT = row(
+    runtime="tflite-runtime",
+    source="not measured: tflite-runtime has wheels for Python 3.11 and older only",
+    accuracy=None,
+    accuracy_low=None,
+    accuracy_high=None,
+    agreement=None,
+    latency=None,
+    peak_memory_bytes=None,
+)
+REPORT = Report(
+    recipe="lenet",
+    data=DataSummary(name="mnist", train_images=54_000, test_images=10_000, digest="cd" * 32),
+    directory=Path("builds/lenet-int8"),
+    cached=False,
+    seconds={"data": 0.25, "train": 181.5},
+    rows=(row(), row(mode="reference", latency=LatencySummary(median_us=478, p90_us=542, runs=20, threads=1)), ABSENT),
+    errors=("lenet-int8.onnx on onnxruntime (default): onnxruntime was killed by SIGKILL",),
+    reference_accuracy=0.9945,
+    machine="a processor (2 cores, Linux x86_64)",
+    notes=("the model returns [logits]",),
+)
+
+
+def rendered(renderable) -> str:
+    console = Console(width=160, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("name", "render"),
+    [
+        ("build.txt", lambda: rendered(text.render(REPORT))),
+        ("build.md", lambda: markdown.render(REPORT)),
+        (
+            "bench.txt",
+            lambda: rendered(
+                text.render_bench(
+                    BenchReport(
+                        model=Path("lenet-int8.tflite"),
+                        images="10,000 test images of mnist",
+                        rows=(row(agreement=None), ABSENT),
+                        errors=(),
+                        machine="a processor",
+                    )
+                )
+            ),
+        ),
+    ],
+)
+def test_golden(name, render):
+    golden = GOLDEN / name
+    if os.environ.get("EMB_REWRITE_GOLDEN"):
+        golden.write_text(render(), encoding="utf-8")
+    assert render() == golden.read_text(encoding="utf-8")
+
+
+def test_a_row_that_was_not_measured_has_nulls_and_says_why():
+    document = ABSENT.to_json()
+    assert document["accuracy"] is None
+    assert document["latency_us"] is None
+    assert document["source"].startswith("not measured: ")
