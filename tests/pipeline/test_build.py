@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,32 @@ def test_the_same_seed_gives_the_same_bytes(emb, built, tmp_path: Path):
     wanted = {row["file"]: row["sha256"] for row in built["rows"]}
     for row in json.loads(other.stdout)["rows"]:
         assert row["sha256"] == wanted[row["file"]]
+
+
+def test_from_python_the_same_report_comes_back_as_a_value(emb, built):
+    program = (
+        "import emb, json; from pathlib import Path;"
+        "report = emb.build('lenet', quantize=['float32', 'int8'], train__epochs=6, output=Path('python'));"
+        "print(json.dumps([report.cached, [row.sha256 for row in report.rows]]))"
+    )
+    done = subprocess.run(
+        [*emb.command()[:2], program], cwd=emb.home, env=emb.environment, capture_output=True, text=True, check=True
+    )
+    cached, digests = json.loads(done.stdout)
+    assert cached
+    assert set(digests) <= {row["sha256"] for row in built["rows"]}
+
+
+def test_a_runtime_that_crashes_is_an_error_of_its_row(emb, built, tmp_path):
+    """A real crash: the worker's runtime library is made to abort when it is loaded."""
+    saboteur = tmp_path / "onnxruntime"
+    saboteur.mkdir()
+    (saboteur / "__init__.py").write_text("import os\nos.abort()\n")
+    done = emb.run(
+        "build", "lenet", "--quantize", "int8", "--epochs", "6", "--calibration", "60", "--json",
+        expect=1, PYTHONPATH=str(tmp_path),
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert any("onnxruntime" in error for error in report["errors"])
+    good = [row for row in rows(report, scheme="int8", format="tflite") if row["source"] == "measured"]
+    assert len(good) == 4
