@@ -202,10 +202,16 @@ def test_from_python_the_same_report_comes_back_as_a_value(emb, built):
 
 
 def test_a_runtime_that_crashes_is_an_error_of_its_row(emb, built, tmp_path):
-    """A real crash: the worker's runtime library is made to abort when it is loaded."""
-    saboteur = tmp_path / "onnxruntime"
-    saboteur.mkdir()
-    (saboteur / "__init__.py").write_text("import os\nos.abort()\n")
+    """A real crash: loading onnxruntime aborts the process, in the runtimes' worker alone."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "class Saboteur:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'onnxruntime':\n"
+        "            os.abort()\n"
+        "if 'emb.runtimes._worker' in sys.orig_argv:\n"
+        "    sys.meta_path.insert(0, Saboteur())\n"
+    )
     done = emb.run(
         "build", "lenet", "--quantize", "int8", "--epochs", "6", "--calibration", "60", "--json",
         expect=1, PYTHONPATH=str(tmp_path),
