@@ -22,7 +22,7 @@ test: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-fast: .venv/dev
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 check: .venv/dev
 	$(BIN)/ruff check .

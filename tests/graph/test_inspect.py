@@ -91,8 +91,11 @@ def test_text_file_named_keras(tmp_path: Path) -> None:
     path.write_text("no model", encoding="utf-8")
     with pytest.raises(ModelError) as caught:
         inspect(str(path))
-    assert caught.value.what == f"{path} could not be loaded as a Keras model"
-    assert caught.value.fix == "save the model again with Keras 3"
+    assert str(caught.value) == (
+        "notes.keras is not a readable Keras model\n"
+        "  why: it is no zip archive, which every .keras file is; it may be cut off or of another kind\n"
+        "  fix: save it again with model.save('model.keras'), or copy it again"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -105,9 +108,9 @@ def test_lambda_needs_trust(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(ModelError) as caught:
         inspect(str(path))
     assert str(caught.value) == (
-        f"{path} could not be loaded as a Keras model\n"
-        "  why: it carries Python code (a Lambda layer)\n"
-        "  fix: if you trust whoever made it: --trust-model"
+        f"own{suffix} holds Python code\n"
+        "  why: its layer 'twice' is a Lambda, and loading it runs whatever code its author put there\n"
+        "  fix: replace the layer by one of Keras's own, or pass --trust-model if you know the author"
     )
     trusted = inspect(str(path), trust_model=True)
     assert [operation.kind for operation in trusted.graph.operations] == ["LAMBDA"]
@@ -115,7 +118,7 @@ def test_lambda_needs_trust(tmp_path: Path, suffix: str) -> None:
 
 
 def test_missing_keras_file_and_directory(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="there is no file"):
+    with pytest.raises(ModelError, match="there is no model at"):
         inspect(str(tmp_path / "none.keras"))
     with pytest.raises(ModelError) as caught:
         inspect(str(tmp_path))
