@@ -65,8 +65,8 @@ def find(path: Path, *, pixels: Pixels | None = None) -> Deliverable:
     if path.suffix.lower() not in _RUNNABLE:
         raise ModelError(
             f"{path} is no model that a runtime reads",
-            why=f"it is a {path.suffix or 'nameless'} file",
-            fix=f"export it first: emb build {path} --data DIR",
+            why=f"its name ends in {path.suffix!r}" if path.suffix else "its name has no suffix",
+            fix="give a .tflite or .onnx file, or a build's directory; emb build makes them of a Keras model",
         )
     return _with_contract(path, _contract_in(path.parent), pixels)
 
