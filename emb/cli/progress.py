@@ -23,7 +23,8 @@ class Bars:
     """
 
     def __init__(self) -> None:
-        self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
+        descriptor = os.dup(sys.stderr.fileno())
+        self._stream = os.fdopen(descriptor, "w", buffering=1, encoding=sys.stderr.encoding, errors="replace")
         self._console = Console(file=self._stream)
         self._display: Display | None = None
         self._task: TaskID | None = None
@@ -47,6 +48,9 @@ class Bars:
                 TextColumn("{task.fields[detail]}"),
                 console=self._console,
                 transient=True,
+                # Rich would take over sys.stderr and print above the bar what the pipeline sends to its log.
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._task = self._display.add_task(name, total=None, detail="")
             self._display.start()

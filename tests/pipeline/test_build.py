@@ -177,6 +177,31 @@ def test_nothing_but_json_on_stdout_and_no_chatter_on_stderr(emb):
         assert word not in done.stderr
 
 
+def test_a_terminal_shows_bars_and_no_chatter_either(emb, built):
+    """In a pseudo-terminal of its own."""
+    import os
+    import pty
+
+    shown = bytearray()
+
+    def read(descriptor: int) -> bytes:
+        data = os.read(descriptor, 4096)
+        shown.extend(data)
+        return data
+
+    call = emb.command("build", "lenet", "--quantize", "int8", "--epochs", "2", "--seed", "8")
+    program = (
+        f"import os; os.chdir({str(emb.home)!r}); os.environ.update({{'EMB_CACHE_DIR': {str(emb.home / 'cache')!r}}})"
+    )
+    code = pty.spawn([*call[:2], f"{program}; {call[2]}", *call[3:]], read)
+    text = shown.decode(errors="replace")
+    assert code == 0, text
+    assert "epoch 2/2" in text
+    assert "left" in text
+    for word in ("tensorflow", "absl", "oneDNN", "WARNING", "Warning"):
+        assert word not in text
+
+
 def test_the_same_seed_gives_the_same_bytes(emb, built, tmp_path: Path):
     other = emb.run(
         "build", "lenet", "--quantize", "int8", "--epochs", "6", "--output", str(tmp_path / "b"), "--json",
