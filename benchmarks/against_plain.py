@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,14 +127,18 @@ def compare(runtime: str, ours: Path, plain: Path, dataset: Dataset) -> None:
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """Keeps the converters' chatter out of the table."""
-    saved = os.dup(2)
+    sys.stdout.flush()
+    saved = [os.dup(descriptor) for descriptor in (1, 2)]
     with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+        for descriptor in (1, 2):
+            os.dup2(nowhere.fileno(), descriptor)
         try:
             yield
         finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+            sys.stdout.flush()
+            for descriptor, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
 
 
 if __name__ == "__main__":
