@@ -28,6 +28,8 @@ app = typer.Typer(
     cls=_Commands,
     help="A compiler for small machines: classic CNNs in, verified int8 TFLite and ONNX out.",
     no_args_is_help=True,
+    # Plain text: Rich's panels would take longer than everything else that `emb --help` does.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

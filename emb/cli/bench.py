@@ -22,7 +22,10 @@ def bench(
     pixels: PixelRange = None,
     as_json: Json = False,
 ) -> None:
-    """Measure latency, memory and, with test images, accuracy of a model file on every runtime present."""
+    """Measure a model file on every runtime.
+
+    Latency and peak memory; accuracy too, where there are test images.
+    """
     from emb.cli.output import print_json, stdout
     from emb.pipeline.bench import bench as run_bench
     from emb.pipeline.pixels import pixels_of

@@ -9,10 +9,6 @@ import typer
 
 from emb.cli.options import DataDirectory, Json, PixelRange, TrustModel, complete_data, complete_recipe
 
-_TRAINING = "Training"
-_MODEL = "Model and data"
-_EXPORT = "Quantization and export"
-
 
 def build(
     recipe: Annotated[
@@ -26,21 +22,17 @@ def build(
     quantize: Annotated[
         str | None,
         typer.Option(
-            metavar="SCHEMES",
-            help="float32, float16, dynamic, int8, int8-uint8, int16x8; several with commas.",
-            rich_help_panel=_EXPORT,
+            metavar="SCHEMES", help="float32, float16, dynamic, int8, int8-uint8, int16x8; several with commas."
         ),
     ] = None,
     calibration: Annotated[
         int | None,
-        typer.Option(metavar="IMAGES", help="Train images to calibrate with.", rich_help_panel=_EXPORT),
+        typer.Option(metavar="IMAGES", help="Train images to calibrate with."),
     ] = None,
-    calibration_method: Annotated[
-        str | None, typer.Option(metavar="METHOD", help="minmax, percentile or mse.", rich_help_panel=_EXPORT)
-    ] = None,
+    calibration_method: Annotated[str | None, typer.Option(metavar="METHOD", help="minmax, percentile or mse.")] = None,
     formats: Annotated[
         str | None,
-        typer.Option("--format", metavar="FORMATS", help="tflite or tflite,onnx.", rich_help_panel=_EXPORT),
+        typer.Option("--format", metavar="FORMATS", help="tflite or tflite,onnx."),
     ] = None,
     data: Annotated[
         str | None,
@@ -48,18 +40,15 @@ def build(
             metavar="NAME|DIR|FILE.npz",
             help="A data set's name, a folder with one directory per class, or arrays.",
             autocompletion=complete_data,
-            rich_help_panel=_MODEL,
         ),
     ] = None,
     data_dir: DataDirectory = None,
     pixels: PixelRange = None,
     trust_model: TrustModel = False,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the train images.", rich_help_panel=_TRAINING)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step.", rich_help_panel=_TRAINING)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Its highest value.", rich_help_panel=_TRAINING)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of weights, order and augmentation.", rich_help_panel=_TRAINING)
-    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the train images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Its highest value.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override any field: --set train.epochs=3. May be repeated."),
@@ -69,7 +58,10 @@ def build(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train, quantize, export, verify and measure; print what each file costs in accuracy, bytes and time."""
+    """Train, quantize, export, verify, measure.
+
+    Ends with a table of what each file costs in accuracy, bytes and time, and with a directory that holds them.
+    """
     from emb.cli.output import print_json, stdout
     from emb.cli.progress import Bars
     from emb.pipeline.build import build as run_build

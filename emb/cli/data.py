@@ -20,7 +20,10 @@ def _complete(incomplete: str) -> list[str]:
 
 @app.command("list")
 def list_data(data_dir: DataDirectory = None, as_json: Json = False) -> None:
-    """List the data sets: what they are, where they lie, how to get what is missing."""
+    """List the data sets and where they lie.
+
+    And how to get those that are missing.
+    """
     from emb.cli.output import print_json, stdout
     from emb.data import search_directories
 
@@ -78,7 +81,10 @@ def fetch_data(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a data set, checked against its published checksums. An interrupted download is continued."""
+    """Download a data set.
+
+    Its files are checked against their published checksums; an interrupted download is continued.
+    """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from emb.cli.output import print_json, stderr, stdout

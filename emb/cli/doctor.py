@@ -8,7 +8,10 @@ from emb.cli.options import DataDirectory, Json
 
 
 def doctor(data_dir: DataDirectory = None, as_json: Json = False) -> None:
-    """Say what emb finds on this machine, what is missing and how to get it. Exits 1 if a build could not run."""
+    """Say what is here, and how to get the rest.
+
+    Versions, runtimes, data sets, cache. Exits 1 if a build could not run on this machine.
+    """
     from emb.cli.output import print_json, stdout
     from emb.pipeline.doctor import examine
 

@@ -34,7 +34,10 @@ def inspect(
     trust_model: TrustModel = False,
     as_json: Json = False,
 ) -> None:
-    """Show shapes, parameters, MACs, receptive field and activation bytes of every operation of a model."""
+    """Show what each operation of a model costs.
+
+    Shapes, parameters, MACs, receptive field and bytes of activations, and the totals.
+    """
     from emb.cli.output import print_json, stdout
     from emb.pipeline.inspect import document
     from emb.pipeline.inspect import inspect as inspect_model

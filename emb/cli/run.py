@@ -19,7 +19,10 @@ def run(
     pixels: PixelRange = None,
     as_json: Json = False,
 ) -> None:
-    """Classify images with an exported model: the classes with their probabilities."""
+    """Classify images with an exported model.
+
+    Prints the most likely classes of each image with their probabilities.
+    """
     from emb.cli.output import print_json, stdout
     from emb.pipeline.classify import classify
     from emb.pipeline.pixels import pixels_of
