@@ -10,7 +10,7 @@ from typing import Any
 
 from emb.errors import SpecError
 from emb.registry import nearest
-from emb.spec.decode import Fault, decode, merge, raise_faults, read_toml
+from emb.spec.decode import Fault, decode, merge, read_toml
 from emb.spec.recipe import Recipe
 from emb.spec.target import Target
 
@@ -41,8 +41,6 @@ def load_recipe(name: str, *, changes: Iterable[Mapping[str, Any]] = ()) -> Reci
     path = _path_of(name, "recipes", "recipe", recipe_names())
     table = read_toml(path)
     text = path.read_text(encoding="utf-8")
-    if "name" in table:
-        raise_faults([Fault("name", "is the file's own name; remove the entry")], source=str(path), text=text)
     return decode_recipe(table, name=path.stem, source=f"recipe {path.name}", text=text, changes=changes)
 
 
@@ -57,8 +55,12 @@ def decode_recipe(
     for change in changes:
         merged = merge(merged, change)
     if merged != table:
-        source += " with the options given"
-    return decode(Recipe, {**merged, "name": name}, source=source, text=text, found=_name_faults(merged))
+        # A fault may now be an option's, which stands on no line of the file.
+        source, text = f"{source} with the options given", ""
+    found = _name_faults(merged)
+    if "name" in merged:
+        found.append(Fault("name", "cannot be set: a recipe is called as its file is"))
+    return decode(Recipe, {**merged, "name": name}, source=source, text=text, found=found)
 
 
 def load_target(name: str) -> Target:

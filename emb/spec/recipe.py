@@ -140,6 +140,8 @@ class QuantizeSpec:
     def __post_init__(self) -> None:
         if self.calibration_images < 1:
             raise ValueError("calibration_images must be at least 1")
+        if not self.schemes:
+            raise ValueError("schemes must name at least one scheme")
         if len(set(self.schemes)) != len(self.schemes):
             raise ValueError("schemes must not repeat")
 

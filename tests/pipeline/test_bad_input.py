@@ -171,6 +171,8 @@ def test_an_unwritable_output_directory(emb):
         (("--calibration", "99999"), "99,999"),
         (("--quantize", "int4"), "unknown scheme 'int4'"),
         (("--quantize", "int8,int8"), "must not repeat"),
+        (("--quantize", ""), "must name at least one scheme"),
+        (("--set", "name=mine"), "name: cannot be set"),
         (("--calibration-method", "max"), "did you mean 'minmax'?"),
         (("--set", "train.epochs"), "is not an assignment"),
         (("--set", "train.epochs=many"), "must be a whole number"),
