@@ -1,47 +1,69 @@
-"""The report on the terminal."""
+"""The report on the terminal: one table where it fits, two lines a row where it does not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emb.report.columns import HEADERS, LEFT_ALIGNED, cells, measuring_notes, notes
 from emb.spec.report import BenchReport, Report, Row
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group, RenderResult
     from rich.text import Text
 
 
 def render(report: Report) -> Group:
     """The table, what a reader must know beside it, and where the files are."""
-    from rich.text import Text
-
-    place = Text(f"{report.directory}" + ("  (nothing had changed)" if report.cached else ""), style="bold")
+    place = f"{report.directory}" + ("  (nothing had changed)" if report.cached else "")
     return _page(report.rows, notes(report), report.errors, place, reference_accuracy=report.reference_accuracy)
 
 
 def render_bench(report: BenchReport) -> Group:
     """The same table for files that were there already."""
-    from rich.text import Text
-
     told = [report.images, *measuring_notes(report.rows, machine=report.machine)]
-    return _page(report.rows, told, report.errors, Text(str(report.model), style="bold"), reference_accuracy=None)
+    return _page(report.rows, told, report.errors, str(report.model), reference_accuracy=None)
 
 
 def _page(
-    rows: Iterable[Row], told: Iterable[str], errors: Iterable[str], last: Text, *, reference_accuracy: float | None
+    rows: Iterable[Row], told: Iterable[str], errors: Iterable[str], last: str, *, reference_accuracy: float | None
 ) -> Group:
     from rich.console import Group
-    from rich.markup import escape
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
-    for index, header in enumerate(HEADERS):
-        table.add_column(header, justify="left" if index < LEFT_ALIGNED else "right", no_wrap=index >= LEFT_ALIGNED)
-    for row in rows:
-        table.add_row(*map(escape, cells(row, reference_accuracy=reference_accuracy)))
+    figures = _Figures([cells(row, reference_accuracy=reference_accuracy) for row in rows])
     dim = [Text(line, style="dim") for line in told]
     failed = [Text(f"error: {error}", style="bold red") for error in errors]
-    return Group(table, Text(), *dim, *failed, last)
+    return Group(figures, Text(), *dim, *failed, Text(last, style="bold"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """The rows' cells, laid out when the width is known. No figure is ever cut off."""
+
+    rows: Sequence[tuple[str, ...]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = [max(map(len, column)) for column in zip(HEADERS, *self.rows, strict=True)]
+        if sum(widths) + 2 * (len(widths) - 1) <= options.max_width:
+            yield _line(HEADERS, widths, gap=2, style="bold")
+            for row in self.rows:
+                yield _line(row, widths, gap=2)
+            return
+        # The names on a line of their own; the figures then need 80 columns.
+        yield _line(HEADERS[LEFT_ALIGNED:], widths[LEFT_ALIGNED:], gap=1, left=0, style="bold")
+        for row in self.rows:
+            yield _line(("  ".join(row[:LEFT_ALIGNED]),), [0], gap=0)
+            yield _line(row[LEFT_ALIGNED:], widths[LEFT_ALIGNED:], gap=1, left=0)
+
+
+def _line(texts: Sequence[str], widths: Sequence[int], *, gap: int, left: int = LEFT_ALIGNED, style: str = "") -> Text:
+    """Texts in columns, the first `left` aligned to the left and the others to the right."""
+    from rich.text import Text
+
+    padded = [
+        text.ljust(width) if index < left else text.rjust(width)
+        for index, (text, width) in enumerate(zip(texts, widths, strict=True))
+    ]
+    return Text((" " * gap).join(padded).rstrip(), style=style)

@@ -61,8 +61,8 @@ REPORT = Report(
 )
 
 
-def rendered(renderable) -> str:
-    console = Console(width=160, color_system=None, force_terminal=False)
+def rendered(renderable, *, width: int = 160) -> str:
+    console = Console(width=width, color_system=None, force_terminal=False)
     with console.capture() as capture:
         console.print(renderable)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
@@ -73,6 +73,7 @@ def rendered(renderable) -> str:
     ("name", "render"),
     [
         ("build.txt", lambda: rendered(text.render(REPORT))),
+        ("build-80-columns.txt", lambda: rendered(text.render(REPORT), width=80)),
         ("build.md", lambda: markdown.render(REPORT)),
         (
             "bench.txt",
@@ -95,6 +96,14 @@ def test_golden(name, render):
     if os.environ.get("EMB_REWRITE_GOLDEN"):
         golden.write_text(render(), encoding="utf-8")
     assert render() == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_no_figure_is_cut_off_however_narrow_the_terminal(width):
+    shown = rendered(text.render(REPORT), width=width)
+    assert "…" not in shown
+    for figure in ("71,600", "63,687", "99.43", "99.26–99.56", "99.98", "-0.02", "1,234", "478"):
+        assert figure in shown.replace("\n", "")
 
 
 def test_a_row_that_was_not_measured_has_nulls_and_says_why():
