@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from emb.graph.files import read as read_graph
 
@@ -210,6 +211,23 @@ def test_the_same_seed_gives_the_same_bytes(emb, built, tmp_path: Path):
     wanted = {row["file"]: row["sha256"] for row in built["rows"]}
     for row in json.loads(other.stdout)["rows"]:
         assert row["sha256"] == wanted[row["file"]]
+
+
+@pytest.mark.parametrize("command", ["bench", "inspect", "run"])
+def test_commands_on_exported_files_import_no_tensorflow(emb, built, command):
+    images = ["digit.png"] if command == "run" else []
+    Image.fromarray(np.load(emb.home / "built" / "golden" / "images.npy")[0, ..., 0]).save(emb.home / "digit.png")
+    program = (
+        "import sys; from emb.cli import app\n"
+        f"try: app({[command, 'built/lenet-int8.tflite', *images, '--json']!r}, prog_name='emb')\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "print({'tensorflow', 'keras'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [*emb.command()[:2], program], cwd=emb.home, env=emb.environment, capture_output=True, text=True, check=True
+    )
+    json.loads(done.stdout)
+    assert done.stderr.strip().endswith("set()")
 
 
 def test_from_python_the_same_report_comes_back_as_a_value(emb, built):
