@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # a command line of its own for each
+
 
 def refused(emb, *arguments: str, **environment: str) -> str:
     """stderr of a command that must end with exit code 2 and one error, and leave no build."""

@@ -98,6 +98,7 @@ def test_other_seed_other_weights(uninterrupted, tmp_path):
     assert not np.array_equal(other.get_weights()[0], uninterrupted[0].get_weights()[0])
 
 
+@pytest.mark.slow
 def test_killed_training_continues_with_the_same_weights(uninterrupted, tmp_path):
     checkpoint = tmp_path / FILE_NAME
     process = subprocess.Popen([sys.executable, str(_PROBLEM), str(tmp_path)], env=os.environ.copy())
