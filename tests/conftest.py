@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No clock decides a test: neither how long an example takes nor how long they take to be drawn.
+settings.register_profile("emb", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("emb")
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
