@@ -6,7 +6,11 @@ Each public file has one function
 
 whose further keyword arguments are the builder's own, all with defaults. The model takes raw pixels,
 (batch, height, width, channels) in 0..255, and returns (batch, classes) probabilities. Importing a file does not
-import keras.
+import keras. A file whose network begins differently for small images has a second function
+
+    stem(input_shape: tuple[int, int, int], **arguments) -> str
+
+the sentence in which `emb inspect` says which beginning that is, and why.
 """
 
 from __future__ import annotations
@@ -57,12 +61,21 @@ def _fault(name: str, value: Any, parameters: Mapping[str, inspect.Parameter]) -
     wanted = parameters[name].annotation
     if get_origin(wanted) is Literal:
         choices = get_args(wanted)
-        return "" if value in choices else f"cannot be {value!r}; {nearest(str(value), choices)}"
+        # Not `in`: 1 == True == 1.0.
+        is_choice = any(value == choice and type(value) is type(choice) for choice in choices)
+        return "" if is_choice else f"cannot be {value!r}; {_offer(value, choices)}"
     if wanted is float and type(value) is int:
         return ""
     if wanted in (bool, int, float, str) and type(value) is not wanted:
         return f"must be of type {wanted.__name__}, not {value!r}"
     return ""
+
+
+def _offer(value: Any, choices: tuple[Any, ...]) -> str:
+    """The nearest of words; all of numbers, in the signature's order."""
+    if all(isinstance(choice, str) for choice in choices):
+        return nearest(str(value), choices)
+    return f"known: {', '.join(map(str, choices))}"
 
 
 def _kind(parameter: inspect.Parameter) -> str:
