@@ -137,7 +137,7 @@ class _Reader:
                 inputs=tuple(inputs),
                 outputs=tuple(outputs),
                 options=options_of(layer, kind, layout=self.layout),
-                custom=not type(layer).__module__.startswith("keras."),
+                custom=not type(layer).__module__.startswith(("keras.", "emb.layers.")),
             )
         )
 

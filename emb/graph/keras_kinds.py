@@ -13,7 +13,8 @@ _KINDS = {
     "Conv1D": "CONV_2D", "Conv2D": "CONV_2D", "Conv2DTranspose": "TRANSPOSE_CONV", "Conv3D": "CONV_3D",
     "Cropping2D": "STRIDED_SLICE", "Dense": "FULLY_CONNECTED", "DepthwiseConv2D": "DEPTHWISE_CONV_2D",
     "Divide": "DIV", "ELU": "ELU", "Embedding": "GATHER", "Flatten": "RESHAPE", "GetItem": "STRIDED_SLICE",
-    "GlobalAveragePooling2D": "MEAN", "GlobalMaxPooling2D": "REDUCE_MAX", "LeakyReLU": "LEAKY_RELU",
+    "GlobalAveragePooling2D": "MEAN", "GlobalMaxPooling2D": "REDUCE_MAX", "L2Pooling2D": "L2_POOL_2D",
+    "LeakyReLU": "LEAKY_RELU",
     "MaxPooling1D": "MAX_POOL_2D", "MaxPooling2D": "MAX_POOL_2D", "Multiply": "MUL", "PReLU": "PRELU",
     "Permute": "TRANSPOSE", "Pad": "PAD", "Rescaling": "RESCALING", "Reshape": "RESHAPE", "Sigmoid": "LOGISTIC",
     "Subtract": "SUB", "Transpose": "TRANSPOSE", "TrueDivide": "DIV", "ZeroPadding2D": "PAD",
@@ -68,6 +69,8 @@ def options_of(layer: Any, kind: str, *, layout: Layout) -> dict[str, Option]:
     elif kind == "PAD" and isinstance(padding, tuple) and len(padding) == 2:
         (top, bottom), (left, right) = padding
         options |= {"padding": "EXPLICIT", "pads": (int(top), int(left), int(bottom), int(right))}
+    if kind == "LOCAL_RESPONSE_NORMALIZATION" and getattr(layer, "across", "") == "space":
+        options["kernel"] = (2 * layer.depth_radius + 1,) * 2
     if kind == "CONV_2D" and hasattr(layer, "groups"):
         options["groups"] = int(layer.groups)
     if kind in {"MEAN", "REDUCE_MAX"} and hasattr(layer, "keepdims"):

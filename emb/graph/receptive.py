@@ -85,11 +85,11 @@ def _largest(values: list[Axes]) -> Axes:
 def _step(graph: Graph, operation: Operation, state: _State) -> _State | None:
     """The state behind one operation."""
     kind = operation.kind
-    if kind in POSITIONWISE:
+    if kind in POSITIONWISE and not _is_windowed(operation):
         return state
     if kind in TRANSPOSED_CONVOLUTIONS:
         return _transposed(graph, operation, state)
-    if kind in POOLINGS or (kind in CONVOLUTIONS and kind != "CONV_3D"):
+    if kind in POOLINGS or (kind in CONVOLUTIONS and kind != "CONV_3D") or _is_windowed(operation):
         return _window(graph, operation, state)
     if kind == "FULLY_CONNECTED":
         return _dense(graph, operation, state)
@@ -98,6 +98,11 @@ def _step(graph: Graph, operation: Operation, state: _State) -> _State | None:
     if kind in RESAMPLINGS:
         return _resampling(graph, operation, state)
     return None
+
+
+def _is_windowed(operation: Operation) -> bool:
+    """Across channels a response is normalized at its own position, in Keras models also across positions."""
+    return operation.kind == "LOCAL_RESPONSE_NORMALIZATION" and "kernel" in operation.options
 
 
 def _window(graph: Graph, operation: Operation, state: _State) -> _State:
@@ -195,3 +200,14 @@ def _input_grid(graph: Graph, tensor: int) -> Grid:
     if graph.format == "onnx" and shape is not None and len(shape) == 4 and shape[3] < shape[1]:
         return None if UNKNOWN in shape[1:3] else (shape[1], shape[2])
     return _grid(graph, tensor)
+
+
+def image_grid(graph: Graph) -> Grid:
+    """(height, width) of the graph's first input in pixels; None if it is no image or its size is open."""
+    return _input_grid(graph, graph.inputs[0]) if graph.inputs else None
+
+
+def covered_share(field: Field, image: tuple[int, int]) -> float:
+    """The share of an image of (height, width) pixels that a field in its middle covers, in [0, 1]."""
+    sides = [min(extent / side, Fraction(1)) for extent, side in zip(field.pixels, image, strict=True)]
+    return float(sides[0] * sides[1])

@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from emb.errors import SpecError
 from emb.registry import Registry, nearest
 
-__all__ = ["ZOO", "check_arguments"]
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["ZOO", "carry_over", "check_arguments"]
 
 ZOO = Registry("emb.zoo", kind="model")
 
@@ -46,6 +49,15 @@ def check_arguments(builder_name: str, arguments: Mapping[str, Any]) -> None:
             why="\n       ".join(faults),
             fix=f"correct [model.arguments]; {builder_name} takes {takes or 'none'}",
         )
+
+
+def carry_over(
+    source: keras.Model, target: keras.Model, *, skip_head: bool = False, reverse_channels: bool = False
+) -> None:
+    """Give `target` the weights of `source`, see emb.zoo._applications."""
+    from emb.zoo._applications import carry_over as carry
+
+    carry(source, target, skip_head=skip_head, reverse_channels=reverse_channels)
 
 
 def _own_parameters(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -43,3 +43,13 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raises SpecError unless `value` is one of `choices`."""
     if value not in choices:
         raise SpecError(f"{name} cannot be {value!r}", fix=f"set model.arguments.{name} to one of {', '.join(choices)}")
+
+
+def check_dropout(dropout: float) -> None:
+    """Raises SpecError unless 0 <= dropout < 1."""
+    if not 0 <= dropout < 1:
+        raise SpecError(
+            f"dropout must be from 0 to below 1, not {dropout:g}",
+            why="it is the share of values that a training step sets to zero",
+            fix="correct model.arguments.dropout",
+        )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
+import re
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,6 +17,10 @@ from emb.zoo import ZOO, check_arguments
 
 DIGITS = {"input_shape": (28, 28, 1), "classes": 10}
 
+# More than a hundred layers: seconds each time that they are built with weights.
+_LARGE = {"densenet", "googlenet", "inception-v2", "inception-v3", "inception-v4"}
+WITH_WEIGHTS = [pytest.param(name, marks=pytest.mark.slow) if name in _LARGE else name for name in ZOO.names()]
+
 
 def _build(name, *, seed=0, **arguments):
     import keras
@@ -22,19 +29,34 @@ def _build(name, *, seed=0, **arguments):
     return ZOO.get(name).build(**{**DIGITS, **arguments})
 
 
-@pytest.mark.parametrize("name", ZOO.names())
+def _narrow(name):
+    """What makes any builder's network small enough to be built often."""
+    return {"width": 0.25} if "width" in inspect.signature(ZOO.get(name).build).parameters else {}
+
+
+@cache
+def _digits_network(name):
+    """Narrow, for 28x28x1 and 10 classes; built once, with weights. Nobody may change it."""
+    return _build(name, **_narrow(name))
+
+
+def _other_network(outline, name):
+    return outline(name, input_shape=(32, 40, 3), classes=2, **_narrow(name))
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_model_turns_raw_pixels_into_probabilities(name):
-    model = _build(name)
-    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1)).astype(np.float32)
-    scores = np.asarray(model(images))
-    assert scores.shape == (5, 10)
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1)).astype(np.float32)
+    scores = np.asarray(_digits_network(name)(images, training=False))
+    assert scores.shape == (3, 10)
     assert scores.min() >= 0
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ZOO.names())
-def test_model_begins_with_a_rescaling_without_offset(name):
-    layers = _build(name).layers
+def test_model_begins_with_a_rescaling_without_offset_and_ends_in_scores(name, outline):
+    layers = _other_network(outline, name).layers
+    assert layers[0].name == "pixels"
     assert type(layers[1]).__name__ == "Rescaling"
     assert layers[1].scale == 1 / 255
     assert layers[1].offset == 0
@@ -42,19 +64,26 @@ def test_model_begins_with_a_rescaling_without_offset(name):
 
 
 @pytest.mark.parametrize("name", ZOO.names())
-def test_other_sizes_channels_and_classes(name):
-    model = _build(name, input_shape=(32, 40, 3), classes=2)
+def test_other_sizes_channels_and_classes(name, outline):
+    model = _other_network(outline, name)
     assert model.input_shape == (None, 32, 40, 3)
     assert model.output_shape == (None, 2)
 
 
-@pytest.mark.parametrize("name", ZOO.names())
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_one_seed_gives_one_model_and_names_do_not_depend_on_what_was_built_before(name):
-    first, second, other = _build(name), _build(name), _build(name, seed=1)
+    first, second = _digits_network(name), _build(name, **_narrow(name))
     assert first.to_json() == second.to_json()
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert any(not np.array_equal(a, b) for a, b in zip(first.get_weights(), other.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO.names() if name not in _LARGE])
+def test_another_seed_gives_another_model(name):
+    first, other = _digits_network(name), _build(name, seed=1, **_narrow(name))
+    kernels = [(a, b) for a, b in zip(first.get_weights(), other.get_weights(), strict=True) if a.ndim > 1]
+    assert kernels
+    assert not any(np.array_equal(a, b) for a, b in kernels)
 
 
 @pytest.mark.parametrize("name", ZOO.names())
@@ -66,6 +95,16 @@ def test_signature_is_the_contract(name):
     assert ZOO.help(name).endswith(".")
 
 
+@pytest.mark.parametrize("name", [name for name in ZOO.names() if hasattr(ZOO.get(name), "stem")])
+def test_stem_says_how_small_images_differ(name):
+    stem = ZOO.get(name).stem
+    defaults = [key for key in inspect.signature(stem).parameters if key != "input_shape"]
+    known = inspect.signature(ZOO.get(name).build).parameters
+    arguments = {key: known[key].default for key in defaults if key in known}
+    assert stem((32, 32, 3), **arguments)
+    assert stem((96, 64, 3), **arguments)
+
+
 @pytest.mark.parametrize("name", ZOO.names())
 def test_one_class_is_refused(name):
     with pytest.raises(SpecError) as caught:
@@ -75,6 +114,36 @@ def test_one_class_is_refused(name):
         "  why: with fewer there is nothing to tell apart\n"
         "  fix: give a data set whose train images have two or more different labels"
     )
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_smallest_input_is_named_and_builds_and_one_less_is_refused(name, outline):
+    smallest = _smallest(outline, name)
+    model = outline(name, input_shape=(smallest, smallest, 1), classes=10, **_narrow(name))
+    assert model.output_shape == (None, 10)
+    if smallest > 1:
+        with pytest.raises(SpecError) as caught:
+            _build(name, input_shape=(smallest, smallest - 1, 1))
+        assert f" cannot take images of {smallest}x{smallest - 1} pixels" in caught.value.what
+        assert caught.value.fix == f"set input.shape to [{smallest}, {smallest}, 1] or more"
+
+
+def _smallest(outline, name):
+    """What the refusal of a single pixel says; 1 if that is not refused."""
+    try:
+        outline(name, input_shape=(1, 1, 1), classes=10, **_narrow(name))
+    except SpecError as error:
+        return int(re.fullmatch(r".* need at least (\d+)x\1", error.why)[1])
+    return 1
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO.names() if _narrow(name)])
+def test_width_that_leaves_nothing_is_refused(name):
+    with pytest.raises(SpecError, match=r"a width of 1e-06 leaves the layer \w+ without channels"):
+        _build(name, width=1e-6)
+    for width in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(SpecError, match="width must be above 0, not"):
+            _build(name, width=width)
 
 
 @pytest.mark.parametrize(
