@@ -115,10 +115,11 @@ def _decode_table(kind: type[Any], table: Mapping[str, Any], prefix: str, faults
     try:
         return kind(**values)
     except ValueError as error:
-        # __post_init__ opens its message with the field's name.
-        field_name, _, message = str(error).partition(" ")
-        key = prefix + field_name if field_name in known else prefix.rstrip(".")
-        faults.append(Fault(key, message if field_name in known else str(error)))
+        # __post_init__ opens each message with the field's name.
+        for text in map(str, error.args):
+            field_name, _, message = text.partition(" ")
+            key = prefix + field_name if field_name in known else prefix.rstrip(".")
+            faults.append(Fault(key, message if field_name in known else text))
         return _MISSING
 
 

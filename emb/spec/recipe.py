@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,11 +17,14 @@ class ModelSpec:
 
     builder: a public name of the registry emb.zoo.  arguments: handed to its `build`.
     file: somebody's own model: .keras, .h5, a SavedModel folder, a float .tflite or a float .onnx.
+    weights: what a builder's network begins with: "imagenet", or a .keras file of the same architecture; random
+    weights if empty. Where the classes differ, the last dense layer begins with random ones.
     """
 
     builder: str = ""
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     file: str = ""
+    weights: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.builder) == bool(self.file):
@@ -29,11 +33,15 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSpec:
-    """name: a public name of the registry emb.data.  path: folder or file, for `folder` and `arrays`."""
+    """name: a public name of the registry emb.data.  path: folder or file, for `folder` and `arrays`.
+
+    skip_bad: leave out image files that cannot be decoded; the report names them.
+    """
 
     name: str = "digits"
     path: str = ""
     validation_fraction: float = 0.1
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
@@ -60,10 +68,15 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """Random changes of a train image; 0 switches a change off.
+    """Random changes of a train image; 0 switches a change off. None of them changes what another one draws.
 
     shift_fraction: of height and width.  rotation_degrees, shear_degrees: each way.  scale_fraction: each way.
     flip: mirror left and right half of the time.
+    crop_pixels: add so many black pixels on every side and cut the old size out again, anywhere.
+    crop_area_fraction: cut out between this share and all of the area, sides 3:4 to 4:3, and enlarge it again.
+    brightness_fraction, contrast_fraction, saturation_fraction: each way.
+    cutout_pixels: side of a square that the image's mean colour covers; part of it may lie outside.
+    mixup_alpha: two images and their targets are mixed, lambda : 1 - lambda, lambda from Beta(alpha, alpha).
     """
 
     shift_fraction: float = 0.0
@@ -71,51 +84,85 @@ class Augmentation:
     shear_degrees: float = 0.0
     scale_fraction: float = 0.0
     flip: bool = False
+    crop_pixels: int = 0
+    crop_area_fraction: float = 0.0
+    brightness_fraction: float = 0.0
+    contrast_fraction: float = 0.0
+    saturation_fraction: float = 0.0
+    cutout_pixels: int = 0
+    mixup_alpha: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.shift_fraction < 1:
-            raise ValueError("shift_fraction must lie in [0, 1)")
-        if not 0 <= self.scale_fraction < 1:
-            raise ValueError("scale_fraction must lie in [0, 1)")
-        if not 0 <= self.rotation_degrees <= 180:
-            raise ValueError("rotation_degrees must lie in [0, 180]")
-        if not 0 <= self.shear_degrees < 90:
-            raise ValueError("shear_degrees must lie in [0, 90)")
+        _check(
+            (0 <= self.shift_fraction < 1, "shift_fraction must lie in [0, 1)"),
+            (0 <= self.scale_fraction < 1, "scale_fraction must lie in [0, 1)"),
+            (0 <= self.rotation_degrees <= 180, "rotation_degrees must lie in [0, 180]"),
+            (0 <= self.shear_degrees < 90, "shear_degrees must lie in [0, 90)"),
+            (self.crop_pixels >= 0, "crop_pixels must not be negative"),
+            (0 <= self.crop_area_fraction <= 1, "crop_area_fraction must lie in [0, 1]"),
+            (0 <= self.brightness_fraction <= 1, "brightness_fraction must lie in [0, 1]"),
+            (0 <= self.contrast_fraction <= 1, "contrast_fraction must lie in [0, 1]"),
+            (0 <= self.saturation_fraction <= 1, "saturation_fraction must lie in [0, 1]"),
+            (self.cutout_pixels >= 0, "cutout_pixels must not be negative"),
+            (0 <= self.mixup_alpha < math.inf, "mixup_alpha must be a number that is not negative"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSpec:
-    """How to train. weight_decay is decoupled (AdamW, SGDW); warmup_epochs ramp the learning rate up from 0."""
+    """How to train.
+
+    weight_decay: of sgd it is L2 as in the papers (added to the gradient), of adam it is decoupled (AdamW).
+    warmup_learning_rate: constant during warmup_epochs; 0 lets the rate rise linearly to learning_rate instead.
+    decay_factor: of "step", every decay_epochs, and of "plateau", whenever the validation accuracy has not
+    improved for patience_epochs.
+    ema_momentum: of the mean of weights over the steps that is validated and kept; 0 keeps the weights themselves.
+    early_stopping_epochs: so many epochs without a better validation accuracy end the training, and the best
+    epoch's weights are kept; 0 trains all epochs and keeps the last.
+    freeze_epochs: at the beginning only the head is trained, at freeze_learning_rate; warm-up and schedule follow.
+    """
 
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: float = 1e-3
     momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine", "step", "plateau"] = "cosine"
+    decay_factor: float = 0.1
+    decay_epochs: int = 30
+    patience_epochs: int = 5
     warmup_epochs: int = 0
+    warmup_learning_rate: float = 0.0
+    freeze_epochs: int = 0
+    freeze_learning_rate: float = 1e-3
     epochs: int = 10
+    early_stopping_epochs: int = 0
     batch_size: int = 128
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    ema_momentum: float = 0.0
     label_smoothing: float = 0.0
     seed: int = 0
     augment: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError("learning_rate must be above 0")
-        if not 0 <= self.momentum < 1:
-            raise ValueError("momentum must lie in [0, 1)")
-        if self.weight_decay < 0:
-            raise ValueError("weight_decay must not be negative")
-        if self.epochs < 0:
-            raise ValueError("epochs must not be negative")
-        if self.warmup_epochs < 0:
-            raise ValueError("warmup_epochs must not be negative")
-        if self.batch_size < 1:
-            raise ValueError("batch_size must be at least 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError("label_smoothing must lie in [0, 1)")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError("seed must lie in [0, 2**32)")
+        _check(
+            (self.learning_rate > 0, "learning_rate must be above 0"),
+            (0 <= self.momentum < 1, "momentum must lie in [0, 1)"),
+            (self.weight_decay >= 0, "weight_decay must not be negative"),
+            (0 < self.decay_factor < 1, "decay_factor must lie between 0 and 1"),
+            (self.decay_epochs >= 1, "decay_epochs must be at least 1"),
+            (self.patience_epochs >= 1, "patience_epochs must be at least 1"),
+            (self.warmup_epochs >= 0, "warmup_epochs must not be negative"),
+            (self.warmup_learning_rate >= 0, "warmup_learning_rate must not be negative"),
+            (self.freeze_epochs >= 0, "freeze_epochs must not be negative"),
+            (self.freeze_learning_rate > 0, "freeze_learning_rate must be above 0"),
+            (self.epochs >= 0, "epochs must not be negative"),
+            (self.early_stopping_epochs >= 0, "early_stopping_epochs must not be negative"),
+            (self.batch_size >= 1, "batch_size must be at least 1"),
+            (0 <= self.ema_momentum < 1, "ema_momentum must lie in [0, 1)"),
+            (0 <= self.label_smoothing < 1, "label_smoothing must lie in [0, 1)"),
+            (0 <= self.seed < 2**32, "seed must lie in [0, 2**32)"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,3 +236,10 @@ class Recipe:
     quantize: QuantizeSpec = field(default_factory=QuantizeSpec)
     export: ExportSpec = field(default_factory=ExportSpec)
     verify: VerifySpec = field(default_factory=VerifySpec)
+
+
+def _check(*checks: tuple[bool, str]) -> None:
+    """Raises ValueError with the messages of all checks that do not hold; each opens with its field's name."""
+    faults = [message for holds, message in checks if not holds]
+    if faults:
+        raise ValueError(*faults)

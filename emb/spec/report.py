@@ -125,9 +125,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:
-    """What `emb bench` says. model: the file or build.  images: in words, what it was measured on."""
+    """What `emb bench` says. model: the file or build, or several.  images: in words, what it was measured on."""
 
-    model: Path
+    model: str
     images: str
     rows: tuple[Row, ...]
     errors: tuple[str, ...]
@@ -136,7 +136,7 @@ class BenchReport:
     def to_json(self) -> dict[str, Any]:
         """The document of `emb bench --json`; its rows are those of `emb build --json`."""
         return {
-            "model": str(self.model),
+            "model": self.model,
             "images": self.images,
             "rows": [row.to_json() for row in self.rows],
             "errors": list(self.errors),

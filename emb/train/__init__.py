@@ -1,10 +1,12 @@
-"""Trains a Keras model on any Keras backend: the loop, its schedules, its augmentation and its history.
+"""Trains a Keras model on TensorFlow or JAX: the loop, its schedules, its augmentation and its history.
 
-Knows no data set, no builder and no file format but its own checkpoint.
+Knows no data set, no builder and no file format but its own checkpoint and record of gradients.
 """
 
-from emb.train.fit import train
+from emb.train.fit import Trained, train
+from emb.train.gradients import GradientNorms
+from emb.train.heads import without_auxiliaries
 from emb.train.history import Epoch, History
 from emb.train.progress import Progress
 
-__all__ = ["Epoch", "History", "Progress", "train"]
+__all__ = ["Epoch", "GradientNorms", "History", "Progress", "Trained", "train", "without_auxiliaries"]

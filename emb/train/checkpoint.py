@@ -7,39 +7,46 @@ import io
 import json
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emb.errors import StoreError
-from emb.train.history import History
+from emb.train.history import Epoch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FILE_NAME = "checkpoint.npz"
+_GROUPS = ("variables", "optimizer", "kept")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """fingerprint: of everything that decides the training; a checkpoint of another training is not used.
 
-    variables: the model's and the optimizer's, in their own order.
+    epochs: the finished ones.  variables: the model's, as the last step left them.  optimizer: the optimizer's.
+    kept: the model's variables as they would be if the training ended now; empty if that is what `variables` are.
+    norms: (steps, variables) float32, of the gradients, if they are recorded; else (0, 0).
     """
 
     fingerprint: str
-    history: History
-    variables: tuple[NDArray[Any], ...]
+    epochs: tuple[Epoch, ...] = ()
+    variables: tuple[NDArray[Any], ...] = ()
+    optimizer: tuple[NDArray[Any], ...] = ()
+    kept: tuple[NDArray[Any], ...] = ()
+    norms: NDArray[np.float32]
 
 
 def write(checkpoint: Checkpoint, directory: Path) -> None:
     """Replace the checkpoint in `directory` by this one, in one step. Raises StoreError if it cannot be written."""
-    header = {"fingerprint": checkpoint.fingerprint, "history": checkpoint.history.to_json()}
-    arrays = {f"variable{number}": value for number, value in enumerate(checkpoint.variables)}
+    header = {"fingerprint": checkpoint.fingerprint, "epochs": [asdict(epoch) for epoch in checkpoint.epochs]}
+    arrays = {f"{group}{number}": value for group in _GROUPS for number, value in enumerate(getattr(checkpoint, group))}
     content = io.BytesIO()
-    np.savez(content, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(content, header=text, norms=checkpoint.norms, **arrays)
     temporary = directory / f".{FILE_NAME}.{os.getpid()}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -67,8 +74,13 @@ def read(directory: Path, *, fingerprint: str) -> Checkpoint | None:
             header = json.loads(content["header"].tobytes())
             if header["fingerprint"] != fingerprint:
                 return None
-            variables = tuple(content[f"variable{number}"] for number in range(len(content.files) - 1))
-            history = History.from_json(header["history"])
+            epochs = tuple(Epoch(**epoch) for epoch in header["epochs"])
+            groups = {group: _group(content, group) for group in _GROUPS}
+            return Checkpoint(fingerprint=fingerprint, epochs=epochs, norms=content["norms"], **groups)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
-    return Checkpoint(fingerprint=fingerprint, history=history, variables=variables)
+
+
+def _group(content: Any, group: str) -> tuple[NDArray[Any], ...]:
+    count = sum(name.startswith(group) for name in content.files)
+    return tuple(content[f"{group}{number}"] for number in range(count))

@@ -1,6 +1,6 @@
-"""The training loop: one seed, one sequence of weights, resumable after every epoch. Knows no data set and no builder.
+"""The training: one seed, one sequence of weights, resumable after every epoch. Knows no data set and no builder.
 
-It uses keras and keras.ops alone and so runs on every Keras backend. It never sees a test image.
+It uses keras and keras.ops alone and runs on TensorFlow and JAX. It never sees a test image.
 """
 
 from __future__ import annotations
@@ -8,30 +8,45 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emb.errors import DataError, ModelError, SpecError
+from emb.errors import SpecError
 from emb.spec.contract import Pixels
 from emb.spec.dataset import Split
 from emb.spec.recipe import TrainSpec
 from emb.train import checkpoint
-from emb.train.augment import augmented
+from emb.train.batches import Batches
 from emb.train.checkpoint import Checkpoint
+from emb.train.gradients import GradientNorms
+from emb.train.heads import frozen_but_head
 from emb.train.history import Epoch, History
+from emb.train.precision import assign, in_precision
 from emb.train.progress import Progress, Reporter
-from emb.train.schedules import learning_rate
+from emb.train.schedules import best_epoch, is_over, learning_rate
+from emb.train.validate import accuracy, check_data, check_model
 
 if TYPE_CHECKING:
     import keras
     from numpy.typing import NDArray
 
-_VALIDATION_BATCH = 500
+    from emb.train.trainer import Trainer
+
 _RAW = Pixels()
+_SAMPLED_IMAGES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a training left besides the weights. gradients: None unless they were asked for."""
+
+    history: History
+    gradients: GradientNorms | None = None
 
 
 def train(
@@ -43,18 +58,22 @@ def train(
     directory: Path,
     progress: Callable[[Progress], None],
     pixels: Pixels = _RAW,
-) -> History:
-    """Train `model` in place; it holds the weights of the last epoch afterwards, and is not compiled.
+    gradients: bool = False,
+) -> Trained:
+    """Train `model` in place; it is not compiled afterwards, and its weights are float32 whatever spec.precision is.
 
-    model: from (batch, height, width, channels) to (batch, classes) probabilities, e.g. of emb.zoo.
+    model: from (batch, height, width, channels) to (batch, classes) probabilities, e.g. of emb.zoo. Outputs after
+    the first are auxiliary: they are trained too, with less weight, and never validated.
     pixels: what the model's first layer expects, for a model that does not take raw pixels.
     directory: gets a checkpoint after every epoch, and is looked into for one; a training that was killed
     continues after its last finished epoch and ends with the weights of an uninterrupted one. The checkpoint is
     used only if model, images, labels and spec are the same. It stays when the training is done.
     progress: called in this thread, at most ten times a second and at the end of every epoch.
+    gradients: also return the norm of each variable's gradient in each step; this costs a little speed.
 
-    The last epoch is kept, not the best one: with a learning rate that falls to 0 the last one is the converged
-    one, and choosing the best of many by the validation images would overstate what those images say.
+    The last epoch is kept, not the best one, unless spec.early_stopping_epochs says so: with a learning rate that
+    falls to 0 the last one is the converged one, and choosing the best of many by the validation images would
+    overstate what those images say.
     Each epoch sees the images in a new order; the images beyond the last full batch are left out of that epoch.
     One seed gives one sequence of weights, to the bit, on one machine with one Keras backend (TensorFlow:
     with TF_DETERMINISTIC_OPS=1 in the environment and the same number of threads).
@@ -62,210 +81,200 @@ def train(
     Raises ModelError if the model does not fit the images or labels, DataError for an empty split, SpecError if
     the loss is no longer a finite number, StoreError if `directory` cannot be written.
     """
-    _check_data(train, validation)
-    _check_model(model, train=train, validation=validation, pixels=pixels)
-    if spec.epochs == 0:
-        return History()
-    loop = _Loop.start(model, train=train, validation=validation, spec=spec, pixels=pixels)
-    state = checkpoint.read(directory, fingerprint=loop.fingerprint)
-    epochs: list[Epoch] = []
-    if state is not None:
-        epochs.extend(state.history.epochs)
-        loop.restore(state.variables)
-    reporter = Reporter(listener=progress, epochs=spec.epochs, steps=loop.steps, first_epoch=len(epochs))
-    while len(epochs) < spec.epochs:
-        epochs.append(loop.run_epoch(len(epochs), reporter))
-        history = History(epochs=tuple(epochs))
-        checkpoint.write(
-            Checkpoint(fingerprint=loop.fingerprint, history=history, variables=loop.variables()), directory
+    check_data(train, validation)
+    check_model(model, train=train, validation=validation, pixels=pixels)
+    names = tuple(_name(variable, model) for variable in model.trainable_variables) if gradients else ()
+    fingerprint = _fingerprint(
+        model, train=train, validation=validation, decisions=(repr(spec), repr(pixels), repr(gradients))
+    )
+    state = checkpoint.read(directory, fingerprint=fingerprint)
+    if state is None:
+        state = Checkpoint(fingerprint=fingerprint, norms=np.zeros((0, len(names)), np.float32))
+    if spec.epochs:
+        twin = in_precision(model, spec.precision)
+        batches = Batches(split=train, classes=model.outputs[0].shape[-1], spec=spec, pixels=pixels)
+        reporter = Reporter(listener=progress, epochs=spec.epochs, steps=batches.steps, first_epoch=len(state.epochs))
+        run = _Run(
+            model=twin,
+            batches=batches,
+            validation=validation,
+            directory=directory,
+            reporter=reporter,
+            gradients=gradients,
         )
-    return History(epochs=tuple(epochs))
+        state = run.go_on(state)
+        assign(model.variables, state.kept or state.variables)
+    return Trained(
+        history=History(epochs=state.epochs, kept_epoch=_kept_epoch(spec, state.epochs)),
+        gradients=GradientNorms(names=names, norms=state.norms) if gradients else None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Loop:
-    """A training that has begun. trainer: shares the model's variables, so that the model stays uncompiled."""
+class _Run:
+    """A training as functions from one checkpoint to the next. model: in the precision of the training."""
 
-    trainer: keras.Model
-    train: Split
+    model: keras.Model
+    batches: Batches
     validation: Split
-    targets: NDArray[np.float32]
-    spec: TrainSpec
-    pixels: Pixels
-    batch: int
-    steps: int
-    fingerprint: str
+    directory: Path
+    reporter: Reporter
+    gradients: bool
 
-    @classmethod
-    def start(cls, model: keras.Model, *, train: Split, validation: Split, spec: TrainSpec, pixels: Pixels) -> _Loop:
-        import keras
+    @property
+    def spec(self) -> TrainSpec:
+        return self.batches.spec
 
-        batch = min(spec.batch_size, len(train))
-        fingerprint = _fingerprint(model, train=train, validation=validation, spec=spec, pixels=pixels)
-        trainer = keras.Model(model.inputs, model.outputs)
-        optimizer = _optimizer(spec)
-        optimizer.build(trainer.trainable_variables)
-        trainer.compile(
-            optimizer=optimizer,
-            loss=keras.losses.CategoricalCrossentropy(label_smoothing=spec.label_smoothing),
-            metrics=["accuracy"],
-            # XLA on a CPU makes TensorFlow's steps of such small models two to three times slower.
-            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-        )
-        classes = trainer.output_shape[-1]
-        return cls(
-            trainer=trainer,
-            train=train,
-            validation=validation,
-            targets=np.eye(classes, dtype=np.float32)[train.labels],
-            spec=spec,
-            pixels=pixels,
-            batch=batch,
-            steps=len(train) // batch,
-            fingerprint=fingerprint,
-        )
+    def go_on(self, state: Checkpoint) -> Checkpoint:
+        """The state at the training's end."""
+        if state.epochs:
+            assign(self.model.variables, state.variables)
+        trainable = tuple(self.model.trainable_variables)
+        frozen_epochs = min(self.spec.freeze_epochs, self.spec.epochs)
+        if len(state.epochs) < frozen_epochs:
+            with frozen_but_head(self.model):
+                state = self._phase(state, first=0, end=frozen_epochs, trainable=trainable)
+        return self._phase(state, first=frozen_epochs, end=self.spec.epochs, trainable=trainable)
 
-    def variables(self) -> tuple[NDArray[Any], ...]:
-        """Copies of all that a step changes, random seeds of dropout layers included."""
-        import keras
+    def _phase(self, state: Checkpoint, *, first: int, end: int, trainable: tuple[Any, ...]) -> Checkpoint:
+        """Epochs with one optimizer: from `first` or where the state is, to before `end`."""
+        from emb.train.trainer import start_trainer
 
-        return tuple(np.array(keras.ops.convert_to_numpy(variable)) for variable in self._variables())
+        if len(state.epochs) >= end or is_over(self.spec, _accuracies(state.epochs)):
+            return state
+        trainer = start_trainer(self.model, self.spec, gradients=self.gradients)
+        columns = [
+            index
+            for variable in trainer.trainable_variables
+            for index, other in enumerate(trainable)
+            if variable is other
+        ]
+        if len(state.epochs) > first:
+            assign(trainer.optimizer.variables, state.optimizer)
+        while len(state.epochs) < end and not is_over(self.spec, _accuracies(state.epochs)):
+            state = self._epoch(trainer, state, columns=columns)
+            checkpoint.write(state, self.directory)
+        return state
 
-    def restore(self, values: tuple[NDArray[Any], ...]) -> None:
-        for variable, value in zip(self._variables(), values, strict=True):
-            variable.assign(value)
-
-    def _variables(self) -> list[Any]:
-        return [*self.trainer.variables, *self.trainer.optimizer.variables]
-
-    def run_epoch(self, epoch: int, reporter: Reporter) -> Epoch:
-        """epoch: 0-based. Seed and epoch alone decide what is drawn, so that a resumed training draws the same."""
+    def _epoch(self, trainer: Trainer, state: Checkpoint, *, columns: list[int]) -> Checkpoint:
+        """One epoch more. Seed, epoch and the state alone decide it, so that a resumed training repeats nothing."""
         began = time.monotonic()
-        rng = np.random.default_rng((self.spec.seed, epoch))
-        loss = accuracy = rate = 0.0
-        for step, chosen in enumerate(self._batches(rng)):
-            rate = learning_rate(self.spec, epoch * self.steps + step, steps_per_epoch=self.steps)
-            step_loss, step_accuracy = self._take_step(chosen, rng=rng, rate=rate)
-            _check_finite(step_loss, epoch=epoch, step=step, rate=rate)
-            # Running means over the epoch's steps.
-            loss += (step_loss - loss) / (step + 1)
-            accuracy += (step_accuracy - accuracy) / (step + 1)
-            reporter.step_done(epoch=epoch, step=step, loss=loss, accuracy=accuracy)
-        validated = _accuracy(self.trainer, self.validation, pixels=self.pixels)
-        reporter.epoch_done(epoch=epoch, loss=loss, accuracy=accuracy, validation_accuracy=validated)
-        return Epoch(
+        loss, train_accuracy, rate, norms = self._steps(trainer, state)
+        variables = _copies(self.model.variables)
+        if trainer.averages is not None:
+            trainer.averages.replace_sources()
+        epoch = Epoch(
             loss=loss,
-            accuracy=accuracy,
-            validation_accuracy=validated,
+            accuracy=train_accuracy,
+            validation_accuracy=accuracy(trainer, self.validation, pixels=self.batches.pixels),
             learning_rate=rate,
             seconds=time.monotonic() - began,
         )
+        epochs = (*state.epochs, epoch)
+        kept: tuple[NDArray[Any], ...] = ()
+        if trainer.averages is not None or self.spec.early_stopping_epochs:
+            best = _kept_epoch(self.spec, epochs) == len(epochs)
+            kept = _copies(self.model.variables) if best else state.kept
+        if trainer.averages is not None:
+            assign(self.model.variables, variables)
+        self.reporter.epoch_done(epoch=len(state.epochs), result=epoch)
+        rows = np.full((len(norms), state.norms.shape[1]), np.nan, np.float32)
+        if norms:
+            rows[:, columns] = norms
+        return Checkpoint(
+            fingerprint=state.fingerprint,
+            epochs=epochs,
+            variables=variables,
+            optimizer=_copies(trainer.optimizer.variables),
+            kept=kept,
+            norms=np.concatenate([state.norms, rows]),
+        )
 
-    def _take_step(self, chosen: NDArray[np.int64], *, rng: np.random.Generator, rate: float) -> tuple[float, float]:
-        """Loss and accuracy of the chosen train images, augmented, just before the step that they cause."""
-        self.trainer.optimizer.learning_rate = rate
-        images = augmented(self.train.images[chosen], rng=rng, augmentation=self.spec.augment)
-        images = _as_expected(images, self.pixels)
-        logs = self.trainer.train_on_batch(images, self.targets[chosen], return_dict=True)
-        return float(logs["loss"]), float(logs["accuracy"])
+    def _steps(self, trainer: Trainer, state: Checkpoint) -> tuple[float, float, float, list[NDArray[np.float32]]]:
+        """Mean loss and accuracy, last learning rate and gradient norms of an epoch's steps."""
+        from emb.train.trainer import steps
 
-    def _batches(self, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        order = rng.permutation(len(self.train))
-        for step in range(self.steps):
-            yield order[step * self.batch : (step + 1) * self.batch]
+        epoch, accuracies = len(state.epochs), _accuracies(state.epochs)
+        norms = []
+        last: tuple[int, float, Mapping[str, Any]] | None = None
+        with steps(trainer) as session, closing(self.batches.epoch(epoch)) as batches:
+            for step, (images, targets) in enumerate(batches):
+                rate = learning_rate(
+                    self.spec,
+                    epoch * self.batches.steps + step,
+                    steps_per_epoch=self.batches.steps,
+                    accuracies=accuracies,
+                )
+                logs = session.take(images, targets, rate=rate)
+                if self.gradients:
+                    norms.append(session.norms())
+                # The step before is looked at while the device works on this one.
+                if last is not None:
+                    self._look_at(*last, epoch=epoch)
+                last = step, rate, logs
+            assert last is not None, "an epoch has at least one step"
+            loss, train_accuracy = self._look_at(*last, epoch=epoch)
+        return loss, train_accuracy, last[1], norms
+
+    def _look_at(self, step: int, rate: float, logs: Mapping[str, Any], *, epoch: int) -> tuple[float, float]:
+        """Loss and accuracy, the mean over the epoch's steps until this one. Raises SpecError if the loss is lost."""
+        from emb.train.trainer import numbers
+
+        loss, train_accuracy = numbers(logs)
+        if not math.isfinite(loss):
+            raise SpecError(
+                f"the training diverged: the loss is {loss} in epoch {epoch + 1}, step {step + 1}",
+                why=f"the learning rate of {rate:.3g} is too high for this model and these images",
+                fix=f"lower it, e.g. --set train.learning_rate={rate / 10:.1g}, or set train.warmup_epochs",
+            )
+        self.reporter.step_done(epoch=epoch, step=step, loss=loss, accuracy=train_accuracy, learning_rate=rate)
+        return loss, train_accuracy
 
 
-def _optimizer(spec: TrainSpec) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer; biases and normalisation are not decayed, as their size is no complexity."""
+def _accuracies(epochs: tuple[Epoch, ...]) -> tuple[float, ...]:
+    return tuple(epoch.validation_accuracy for epoch in epochs)
+
+
+def _kept_epoch(spec: TrainSpec, epochs: tuple[Epoch, ...]) -> int:
+    """1-based; 0 without epochs."""
+    if spec.early_stopping_epochs and epochs:
+        return best_epoch(_accuracies(epochs)) + 1
+    return len(epochs)
+
+
+def _name(variable: Any, model: keras.Model) -> str:
+    """layer/variable; some models put their own name in front."""
+    path: str = variable.path
+    return path.removeprefix(f"{model.name}/")
+
+
+def _copies(variables: list[Any]) -> tuple[NDArray[Any], ...]:
+    """Of model variables: all that a step changes, random seeds of dropout layers included."""
     import keras
 
-    decay = spec.weight_decay or None
-    if spec.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(
-            spec.learning_rate, momentum=spec.momentum, nesterov=spec.momentum > 0, weight_decay=decay
-        )
-    else:
-        optimizer = keras.optimizers.Adam(spec.learning_rate, weight_decay=decay)
-    if decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    return tuple(np.array(keras.ops.convert_to_numpy(variable)) for variable in variables)
 
 
-def _as_expected(images: Any, pixels: Pixels) -> Any:
-    if pixels == _RAW:
-        return images
-    return images * np.float32(pixels.scale) + np.float32(pixels.offset)
-
-
-def _accuracy(model: keras.Model, split: Split, *, pixels: Pixels) -> float:
-    """Share of the split's images whose highest score is that of their label."""
-    return float(np.mean(np.argmax(_predict(model, split.images, pixels=pixels), axis=1) == split.labels))
-
-
-def _predict(model: keras.Model, images: NDArray[np.uint8], *, pixels: Pixels) -> NDArray[np.float32]:
-    """(n, classes) scores, in batches of one size, because every other size would be compiled anew."""
-    size = min(_VALIDATION_BATCH, len(images))
-    scores = []
-    for begin in range(0, len(images), size):
-        batch = images[begin : begin + size]
-        padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
-        expected = _as_expected(padded.astype(np.float32), pixels)
-        scores.append(np.asarray(model.predict_on_batch(expected))[: len(batch)])
-    return np.concatenate(scores)
-
-
-def _fingerprint(model: keras.Model, *, train: Split, validation: Split, spec: TrainSpec, pixels: Pixels) -> str:
+def _fingerprint(model: keras.Model, *, train: Split, validation: Split, decisions: tuple[str, ...]) -> str:
     """sha256 (hex) of all that decides the training: model and its weights now, data, spec, backend."""
     import keras
 
     digest = hashlib.sha256()
-    for part in (keras.__version__, keras.backend.backend(), model.to_json(), repr(spec), repr(pixels)):
+    for part in (keras.__version__, keras.backend.backend(), model.to_json(), *decisions):
         digest.update(f"{len(part)}:{part}".encode())
     arrays = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
-    for array in (*arrays, train.images, train.labels, validation.images, validation.labels):
+    for split in (train, validation):
+        digest.update(str(split.images.shape).encode())
+        arrays += [split.labels, _sample(split.images)]
+    for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _check_data(train: Split, validation: Split) -> None:
-    for name, split in (("train", train), ("validation", validation)):
-        if not len(split):
-            raise DataError(
-                f"the {name} split is empty",
-                fix="give more images, or another data.validation_fraction",
-            )
-
-
-def _check_model(model: keras.Model, *, train: Split, validation: Split, pixels: Pixels) -> None:
-    """Raises ModelError unless the model turns the images into one probability for each class that occurs."""
-    shape = tuple(train.images.shape[1:])
-    wanted = tuple(model.input_shape[1:])
-    if len(wanted) != 3 or any(side not in (None, given) for side, given in zip(wanted, shape, strict=True)):
-        raise ModelError(
-            f"the model takes inputs of shape {wanted}; the images have {shape}",
-            fix="set input.shape to the model's height, width and channels",
-        )
-    classes = int(max(train.labels.max(), validation.labels.max())) + 1
-    outputs = tuple(model.output_shape[1:])
-    if len(outputs) != 1 or outputs[0] < classes:
-        raise ModelError(
-            f"the model's output has shape {outputs}; the labels need {classes} classes",
-            fix="give the model whose classes are those of the data set",
-        )
-    scores = _predict(model, validation.images[:1], pixels=pixels)
-    if scores.min() < 0 or not np.allclose(scores.sum(axis=1), 1, atol=1e-3):
-        raise ModelError(
-            "the model's output is not a probability for each class",
-            why=f"the scores of an image sum to {float(scores.sum()):.3g}, not to 1",
-            fix="let the model end in a softmax",
-        )
-
-
-def _check_finite(loss: float, *, epoch: int, step: int, rate: float) -> None:
-    if not math.isfinite(loss):
-        raise SpecError(
-            f"the training diverged: the loss is {loss} in epoch {epoch + 1}, step {step + 1}",
-            why=f"the learning rate of {rate:.3g} is too high for this model and these images",
-            fix=f"lower it, e.g. --set train.learning_rate={rate / 10:.1g}, or set train.warmup_epochs",
-        )
+def _sample(images: Any) -> NDArray[np.uint8]:
+    """All images that are in memory, or a few of those that are not, whose reading would take minutes."""
+    if isinstance(images, np.ndarray):
+        return images
+    chosen: NDArray[np.uint8] = images[np.linspace(0, len(images) - 1, _SAMPLED_IMAGES).astype(np.int64)]
+    return chosen

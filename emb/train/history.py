@@ -11,8 +11,10 @@ from typing import Any
 class Epoch:
     """One pass over the train images.
 
-    loss, accuracy: mean over the epoch's batches, augmented images, weights as they were at each step.
-    validation_accuracy: of the weights at the epoch's end, over all validation images, as they are.
+    loss, accuracy: mean over the epoch's batches, augmented images, weights as they were at each step. The loss is
+    the sum over all outputs, each auxiliary one times its weight; the accuracy is that of the first.
+    validation_accuracy: over all validation images, as they are, of the epoch's last weights, or of their mean over
+    the steps where the recipe keeps that.
     learning_rate: of the epoch's last step.  seconds: wall time, validation included.
     """
 
@@ -25,15 +27,20 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """The finished epochs, first to last; empty after a training of 0 epochs."""
+    """The finished epochs, first to last; empty after a training of 0 epochs.
+
+    kept_epoch: the 1-based number of the epoch whose weights the model has; 0 after a training of 0 epochs.
+    """
 
     epochs: tuple[Epoch, ...] = ()
+    kept_epoch: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """{"epochs": [{"loss": …, …}, …]}, plain numbers only."""
-        return {"epochs": [asdict(epoch) for epoch in self.epochs]}
+        """{"epochs": [{"loss": …, …}, …], "kept_epoch": …}, plain numbers only."""
+        return {"epochs": [asdict(epoch) for epoch in self.epochs], "kept_epoch": self.kept_epoch}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> History:
         """The history that `to_json` wrote. Raises KeyError or TypeError for anything else."""
-        return cls(epochs=tuple(Epoch(**epoch) for epoch in document["epochs"]))
+        epochs = tuple(Epoch(**epoch) for epoch in document["epochs"])
+        return cls(epochs=epochs, kept_epoch=document["kept_epoch"])

@@ -63,8 +63,8 @@ def run(directory: Path, *, spec: TrainSpec = SPEC, progress=lambda progress: No
     from emb.train import train
 
     trained = model() if trained is None else trained
-    history = train(trained, train=TRAIN, validation=VALIDATION, spec=spec, directory=directory, progress=progress)
-    return trained, history
+    done = train(trained, train=TRAIN, validation=VALIDATION, spec=spec, directory=directory, progress=progress)
+    return trained, done.history
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def test_learns(uninterrupted):
     assert len(history.epochs) == problem.SPEC.epochs
     assert history.epochs[-1].validation_accuracy > 0.95
     assert history.epochs[-1].loss < history.epochs[0].loss
+    assert history.kept_epoch == problem.SPEC.epochs
 
 
 def test_reported_validation_accuracy_is_that_of_the_last_weights(uninterrupted):
@@ -77,6 +78,7 @@ def test_progress_tells_every_epochs_end(uninterrupted):
         epoch.validation_accuracy for epoch in history.epochs
     ]
     assert [progress.loss for progress in ends] == [epoch.loss for epoch in history.epochs]
+    assert [progress.learning_rate for progress in ends] == [epoch.learning_rate for epoch in history.epochs]
     assert ends[-1].seconds_left == 0
     assert all(progress.seconds_left >= 0 for progress in told)
 
@@ -168,7 +170,7 @@ def test_sgd_with_momentum_learns(tmp_path):
 
 def test_fewer_images_than_a_batch(tmp_path):
     few = Split(images=problem.TRAIN.images[:10], labels=problem.TRAIN.labels[:10])
-    history = train(
+    trained = train(
         problem.model(),
         train=few,
         validation=problem.VALIDATION,
@@ -176,7 +178,7 @@ def test_fewer_images_than_a_batch(tmp_path):
         directory=tmp_path,
         progress=_silent,
     )
-    assert len(history.epochs) == 1
+    assert len(trained.history.epochs) == 1
 
 
 def test_pixels_of_another_range(uninterrupted, tmp_path):
@@ -188,7 +190,7 @@ def test_pixels_of_another_range(uninterrupted, tmp_path):
     x = inputs
     for layer in inner.layers[1:]:
         x = layer(x)
-    history = train(
+    trained = train(
         keras.Model(inputs, x),
         train=problem.TRAIN,
         validation=problem.VALIDATION,
@@ -198,7 +200,7 @@ def test_pixels_of_another_range(uninterrupted, tmp_path):
         pixels=Pixels(scale=1 / 255),
     )
     whole = uninterrupted[1]
-    assert history.epochs[0].loss == pytest.approx(whole.epochs[0].loss, rel=1e-3)
+    assert trained.history.epochs[0].loss == pytest.approx(whole.epochs[0].loss, rel=1e-3)
 
 
 def test_divergence(tmp_path):
