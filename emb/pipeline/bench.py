@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 
 from emb import data as data_sets
 from emb.bench import describe_machine, top1
+from emb.bench.crops import crops as crops_of
+from emb.bench.crops import require_count, shape_to_crop_from
 from emb.errors import EmbError, SpecError
 from emb.graph.cost import cost
 from emb.pipeline.classify import image_shape, preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
 from emb.pipeline.measuring import time_file, ways_to_run
 from emb.pipeline.request import data_table
+from emb.pipeline.scoring import probabilities
 from emb.registry import nearest
 from emb.runtimes import open_runtime
 from emb.spec.contract import Pixels
-from emb.spec.dataset import DataRequest
+from emb.spec.dataset import DataRequest, Images
 from emb.spec.report import BenchReport, Row
 
 _SEED = 0
@@ -30,11 +33,14 @@ _RANDOM_IMAGES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Images:
-    """What a file is measured on. labels: None for images that mean nothing, good enough to take the time."""
+class MeasuredOn:
+    """What a file is measured on. views: the images, or several crops of each.
+
+    labels: None for images that mean nothing, good enough to take the time.
+    """
 
     name: str
-    images: NDArray[np.uint8]
+    views: tuple[Images, ...]
     labels: NDArray[np.int64] | None
 
 
@@ -46,27 +52,31 @@ def bench(
     runtime: str | None = None,
     threads: int = 1,
     pixels: Pixels | None = None,
+    crops: int | None = None,
 ) -> BenchReport:
     """Measure a .tflite or .onnx file, or every file of a build, on every runtime present (or on `runtime` alone).
 
     data: a data set's name, a folder or a .npz; without it that of the file's own build; without one, no accuracy.
+    crops: average over so many crops of each image (1, 5 or 10) instead of the whole image.
     What fails on one runtime stands in `errors`. Raises EmbError for everything else.
     """
+    if crops is not None:
+        require_count(crops)
     rows: list[Row] = []
     errors: list[str] = []
     names = []
     for deliverable in find_all(model, pixels=pixels):
-        images = _images_for(deliverable, data=data, data_dir=data_dir)
+        images = images_for(deliverable, data=data, data_dir=data_dir, crops=crops)
         names.append(images.name)
         for row, error in _rows_of(deliverable, images, only=runtime, threads=threads):
             rows.append(row)
             errors += [error] if error else []
     return BenchReport(
-        model=model, images=names[0], rows=tuple(rows), errors=tuple(errors), machine=describe_machine().title
+        model=str(model), images=names[0], rows=tuple(rows), errors=tuple(errors), machine=describe_machine().title
     )
 
 
-def _rows_of(deliverable: Deliverable, images: _Images, *, only: str | None, threads: int) -> list[tuple[Row, str]]:
+def _rows_of(deliverable: Deliverable, images: MeasuredOn, *, only: str | None, threads: int) -> list[tuple[Row, str]]:
     integer_only = "int8" in deliverable.scheme or "int16" in deliverable.scheme
     ways = ways_to_run(deliverable.format, scheme=deliverable.scheme, with_reference_kernels=integer_only)
     if only is not None:
@@ -74,7 +84,7 @@ def _rows_of(deliverable: Deliverable, images: _Images, *, only: str | None, thr
         if only not in known:
             raise SpecError(f"{only!r} does not run {deliverable.path.name}", fix=nearest(only, known))
         ways = [way for way in ways if way[0] == only]
-    fixed = _fixed(deliverable)
+    fixed = fixed_fields(deliverable)
     rows = []
     for name, mode, absence in ways:
         way = {**fixed, "runtime": name, "mode": mode}
@@ -82,14 +92,14 @@ def _rows_of(deliverable: Deliverable, images: _Images, *, only: str | None, thr
             rows.append((Row(**way, source=f"not measured: {absence}"), ""))
             continue
         try:
-            rows.append((_measured(deliverable, images, way, threads=threads), ""))
+            rows.append((measured_row(deliverable, images, way, threads=threads), ""))
         except EmbError as error:
             row = Row(**way, source=f"not measured: {error.what}")
             rows.append((row, f"{deliverable.path.name} on {name} ({mode}): {' '.join(str(error).split())}"))
     return rows
 
 
-def _fixed(deliverable: Deliverable) -> dict[str, Any]:
+def fixed_fields(deliverable: Deliverable) -> dict[str, Any]:
     """What a file is, whatever runs it."""
     content = deliverable.path.read_bytes()
     total = cost(deliverable.graph)
@@ -105,11 +115,12 @@ def _fixed(deliverable: Deliverable) -> dict[str, Any]:
     }
 
 
-def _measured(deliverable: Deliverable, images: _Images, way: dict[str, Any], *, threads: int) -> Row:
+def measured_row(deliverable: Deliverable, images: MeasuredOn, way: dict[str, Any], *, threads: int) -> Row:
+    """One file on the runtime and in the mode that `way` names. Raises RuntimeFailure or ModelError."""
     runtime, mode = way["runtime"], way["mode"]
     timing = time_file(
         deliverable.path,
-        images.images[:_RANDOM_IMAGES],
+        images.views[0][:_RANDOM_IMAGES],
         runtime=runtime,
         mode=mode,
         threads=threads,
@@ -118,7 +129,7 @@ def _measured(deliverable: Deliverable, images: _Images, way: dict[str, Any], *,
     measured: dict[str, Any] = {"latency": timing.summary, "peak_memory_bytes": timing.peak_memory_bytes}
     if images.labels is not None:
         with open_runtime(runtime, model=deliverable.path, mode=mode) as process:
-            accuracy = top1(process.scores(images.images, pixels=deliverable.pixels), images.labels)
+            accuracy = top1(_scores(process, deliverable, images.views), images.labels)
         measured |= {
             "accuracy": accuracy.accuracy,
             "accuracy_low": accuracy.low,
@@ -127,19 +138,41 @@ def _measured(deliverable: Deliverable, images: _Images, way: dict[str, Any], *,
     return Row(**way, **measured, source="measured")
 
 
-def _images_for(deliverable: Deliverable, *, data: str | None, data_dir: Path | None) -> _Images:
+def _scores(process: Any, deliverable: Deliverable, views: tuple[Images, ...]) -> NDArray[np.float32]:
+    """One view is judged by what the file gives; a mean needs probabilities."""
+    if len(views) == 1:
+        only: NDArray[np.float32] = process.scores(views[0], pixels=deliverable.pixels)
+        return only
+    return probabilities(process, deliverable, views)
+
+
+def images_for(
+    deliverable: Deliverable, *, data: str | None, data_dir: Path | None, crops: int | None = None
+) -> MeasuredOn:
+    """The test images of the deliverable's own build, or of `data`, in the shape that it takes."""
     with open_runtime(preferred_runtime(deliverable), model=deliverable.path) as process:
         shape = image_shape(process.input)
     recipe = deliverable.recipe
     table = data_table(data)["data"] if data is not None else recipe.get("data")
     if table is None:
+        if crops is not None:
+            raise SpecError(
+                "--crops needs test images",
+                why=f"{deliverable.path.name} lies in no build that would name them",
+                fix="add --data: a data set's name, a folder with one directory per class, or a .npz file",
+            )
         images = np.random.default_rng(_SEED).integers(0, 256, size=(_RANDOM_IMAGES, *shape), dtype=np.uint8)
-        return _Images(name="random pixels; no accuracy without --data", images=images, labels=None)
+        return MeasuredOn(name="random pixels; no accuracy without --data", views=(images,), labels=None)
     request = DataRequest(
         directories=data_sets.search_directories(data_dir),
         path=Path(table["path"]) if table["path"] else None,
-        shape=shape,
+        shape=shape if crops is None else shape_to_crop_from(shape),
         seed=recipe.get("train", {}).get("seed", _SEED),
+        skip_bad=recipe.get("data", {}).get("skip_bad", False),
     )
     test = data_sets.load(table["name"], request).test
-    return _Images(name=f"{len(test):,} test images of {table['name']}", images=test.images, labels=test.labels)
+    name = f"{len(test):,} test images of {table['name']}"
+    if crops is None:
+        return MeasuredOn(name=name, views=(test.images,), labels=test.labels)
+    views = crops_of(test.images, shape=shape, count=crops)
+    return MeasuredOn(name=f"{name}, mean over {crops} crops of each", views=views, labels=test.labels)

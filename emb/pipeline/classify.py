@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emb.errors import ModelError, RuntimeFailure
 from emb.pipeline.deliverable import Deliverable, find
-from emb.pipeline.graphs import scores_of
 from emb.pipeline.recipes import load_target
+from emb.pipeline.scoring import probabilities
 from emb.spec.contract import Pixels, TensorContract
 
 
@@ -54,9 +53,7 @@ def classify(
         shape = image_shape(process.input)
         # All images are read before the first answer: a bad one among them is told at once.
         pictures = np.stack([read_image(path, shape=shape) for path in paths])
-        scores = process.scores(pictures, pixels=deliverable.pixels)
-    if scores_of(deliverable.graph) == "logits":
-        scores = _softmax(scores)
+        scores = probabilities(process, deliverable, [pictures])
     labels = deliverable.labels or tuple(str(number) for number in range(scores.shape[1]))
     if len(labels) != scores.shape[1]:
         raise ModelError(
@@ -98,13 +95,6 @@ def image_shape(tensor: TensorContract) -> tuple[int, int, int]:
     else:
         raise ModelError(f"the model's input {tensor.shape} takes no images", fix="give an image classifier")
     return height, width, channels
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities, row by row: (n, classes)."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def _answer(path: Path, scores: Any, labels: tuple[str, ...], top: int) -> Answer:

@@ -23,7 +23,29 @@ def render(report: Report) -> Group:
 def render_bench(report: BenchReport) -> Group:
     """The same table for files that were there already."""
     told = [report.images, *measuring_notes(report.rows, machine=report.machine)]
-    return _page(report.rows, told, report.errors, str(report.model), reference_accuracy=None)
+    return _page(report.rows, told, report.errors, report.model, reference_accuracy=None)
+
+
+def render_ensemble(report: BenchReport) -> Group:
+    """Members and ensemble by the names of their files, accuracy first."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("file", overflow="fold")
+    for header in ("accuracy %", "95 %", "bytes", "MACs", "median µs"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in report.rows:
+        shown = dict(zip(HEADERS, cells(row), strict=True))
+        figures = (shown["accuracy %"], shown["95 %"], shown["bytes"], f"{row.macs:,}", shown["median µs"])
+        table.add_row(row.file, *figures)
+    told = [
+        report.images,
+        "the ensemble's bytes and MACs are its members' sums; it was not timed",
+        *measuring_notes(report.rows, machine=report.machine),
+    ]
+    return Group(table, Text(), *(Text(line, style="dim") for line in told))
 
 
 def _page(

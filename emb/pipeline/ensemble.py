@@ -1,0 +1,113 @@
+"""Measures several models as one that averages their probabilities. Trains, converts and keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emb.bench import describe_machine, top1
+from emb.bench.crops import require_count
+from emb.errors import ModelError, SpecError
+from emb.pipeline.bench import MeasuredOn, fixed_fields, images_for, measured_row
+from emb.pipeline.classify import preferred_runtime
+from emb.pipeline.deliverable import Deliverable, find
+from emb.pipeline.scoring import probabilities
+from emb.runtimes import open_runtime
+from emb.spec.contract import Pixels
+from emb.spec.measurement import Accuracy
+from emb.spec.report import BenchReport, Row
+
+
+def ensemble(
+    models: Sequence[Path],
+    *,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    runtime: str | None = None,
+    threads: int = 1,
+    pixels: Pixels | None = None,
+    crops: int | None = None,
+) -> BenchReport:
+    """Each member by itself, and then all of them: the class with the highest mean probability.
+
+    models: files or builds' directories, of which the first int8 file counts; at least two.
+    data, pixels, crops: as for `bench`.  runtime: the first that is present and may run a member, by default.
+    The last row is the ensemble's; its bytes, parameters and MACs are the members' sums. Raises EmbError.
+    """
+    if crops is not None:
+        require_count(crops)
+    if len(models) < 2:
+        raise SpecError("an ensemble needs at least two models", fix="name more builds: emb bench A B C --ensemble")
+    members = [find(model, pixels=pixels) for model in models]
+    _require_same_classes(members)
+    rows = []
+    total: NDArray[np.float32] | None = None
+    first: MeasuredOn | None = None
+    for member in members:
+        images = images_for(member, data=data, data_dir=data_dir, crops=crops)
+        labels = _labels(images, member)
+        if first is not None and not np.array_equal(labels, first.labels):
+            raise ModelError(
+                f"{member.path} was made for other test images than {members[0].path}",
+                why=f"they are {images.name} and {first.name}",
+                fix="name the images that all of them shall be measured on: --data",
+            )
+        first = first or images
+        way = {"runtime": runtime or preferred_runtime(member), "mode": "default"}
+        rows.append(measured_row(member, images, fixed_fields(member) | way, threads=threads))
+        with open_runtime(way["runtime"], model=member.path) as process:
+            scores = probabilities(process, member, images.views)
+        total = scores if total is None else total + scores
+    assert total is not None  # two members at least
+    assert first is not None
+    assert first.labels is not None
+    return BenchReport(
+        model=", ".join(map(str, models)),
+        images=first.name,
+        rows=(*rows, _of_all(rows, top1(total, first.labels))),
+        errors=(),
+        machine=describe_machine().title,
+    )
+
+
+def _of_all(rows: Sequence[Row], accuracy: Accuracy) -> Row:
+    return Row(
+        file=f"ensemble of {len(rows)}",
+        format="+".join(sorted({row.format for row in rows})),
+        scheme="+".join(sorted({row.scheme for row in rows})),
+        runtime="+".join(sorted({row.runtime for row in rows})),
+        mode="default",
+        bytes=sum(row.bytes for row in rows),
+        gzip_bytes=sum(row.gzip_bytes for row in rows),
+        parameters=sum(row.parameters for row in rows),
+        macs=sum(row.macs for row in rows),
+        sha256="",
+        source="measured",
+        accuracy=accuracy.accuracy,
+        accuracy_low=accuracy.low,
+        accuracy_high=accuracy.high,
+    )
+
+
+def _labels(images: MeasuredOn, member: Deliverable) -> NDArray[np.int64]:
+    if images.labels is None:
+        raise SpecError(
+            "an ensemble is measured by its accuracy, which needs test images",
+            why=f"{member.path} lies in no build that would name them",
+            fix="add --data: a data set's name, a folder with one directory per class, or a .npz file",
+        )
+    return images.labels
+
+
+def _require_same_classes(members: Sequence[Deliverable]) -> None:
+    known = [member for member in members if member.labels]
+    for member in known[1:]:
+        if member.labels != known[0].labels:
+            raise ModelError(
+                f"{member.path} and {known[0].path} tell different classes apart",
+                why=f"{', '.join(member.labels[:6])} … and {', '.join(known[0].labels[:6])} …",
+                fix="let all members of an ensemble be built from the same data set",
+            )
