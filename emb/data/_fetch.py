@@ -1,4 +1,4 @@
-"""Downloads the files of a data set: checksum, progress, resume. Knows no data set and prints nothing."""
+"""Downloads published files: checksum, progress, resume. Knows no data set and prints nothing."""
 
 from __future__ import annotations
 
@@ -26,22 +26,27 @@ _CHUNK_BYTES = 1 << 16
 class RemoteFile:
     """A published file. urls: mirrors, tried in this order.  checksum: "sha256:..." or "md5:...".
 
+    total_bytes: None if its publisher does not state it; the server is asked then.
     unpack: base names of the members to take out of it if it is a .tar.gz; the archive is then removed.
     """
 
     name: str
     urls: tuple[str, ...]
-    total_bytes: int
+    total_bytes: int | None
     checksum: str
     unpack: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """The published files of a data set, and the folder below a data directory that they belong into."""
+    """The published files of a data set, and the folder below a data directory that they belong into.
+
+    command: what fetches them, for messages; `emb data fetch <name>` by default.
+    """
 
     folder: str
     files: tuple[RemoteFile, ...]
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,7 @@ def fetch_all(name: str, download: Download, *, directory: Path, progress: Progr
     from filelock import FileLock
 
     folder = directory.absolute() / download.folder
+    command = download.command or f"`emb data fetch {name}`"
     files: list[Path] = []
     downloaded: list[str] = []
     with explained("create", folder):
@@ -70,8 +76,8 @@ def fetch_all(name: str, download: Download, *, directory: Path, progress: Progr
     with explained("write into", folder), FileLock(folder / ".fetch.lock"):
         for remote in download.files:
             wanted = [folder / member for member in remote.unpack or (remote.name,)]
-            if not _already_there(name, remote, wanted):
-                archive = _download(name, remote, folder=folder, progress=progress)
+            if not _already_there(remote, wanted, command=command):
+                archive = _download(name, remote, folder=folder, command=command, progress=progress)
                 if remote.unpack:
                     _unpack(archive, members=remote.unpack)
                 downloaded += [path.name for path in wanted]
@@ -79,15 +85,15 @@ def fetch_all(name: str, download: Download, *, directory: Path, progress: Progr
     return Fetched(name=name, directory=folder, files=tuple(files), downloaded=tuple(downloaded))
 
 
-def _already_there(name: str, remote: RemoteFile, wanted: list[Path]) -> bool:
+def _already_there(remote: RemoteFile, wanted: list[Path], *, command: str) -> bool:
     if not all(path.is_file() for path in wanted):
         return False
     if not remote.unpack:
-        _require_published(name, remote, wanted[0])
+        _require_published(remote, wanted[0], command=command)
     return True
 
 
-def _require_published(name: str, remote: RemoteFile, path: Path) -> None:
+def _require_published(remote: RemoteFile, path: Path, *, command: str) -> None:
     """Never overwrite what may be the user's own file."""
     import pooch
 
@@ -97,11 +103,11 @@ def _require_published(name: str, remote: RemoteFile, path: Path) -> None:
         raise DataError(
             f"{path} is not the published file",
             why=f"its {algorithm} is {found} instead of {known}",
-            fix=f"keep it if you put it there yourself; else delete it and run `emb data fetch {name}` again",
+            fix=f"keep it if you put it there yourself; else delete it and run {command} again",
         )
 
 
-def _download(name: str, remote: RemoteFile, *, folder: Path, progress: Progress | None) -> Path:
+def _download(name: str, remote: RemoteFile, *, folder: Path, command: str, progress: Progress | None) -> Path:
     """One file from the first mirror that delivers it intact."""
     import pooch
     import requests
@@ -125,7 +131,7 @@ def _download(name: str, remote: RemoteFile, *, folder: Path, progress: Progress
     raise DataError(
         f"cannot download {remote.name} of {name}",
         why="; ".join(failures),
-        fix=f"connect to the internet and run `emb data fetch {name}` again, it continues where it stopped; "
+        fix=f"connect to the internet and run {command} again, it continues where it stopped; "
         f"or put {', '.join(remote.unpack or (remote.name,))} into {folder} by hand",
     )
 
@@ -140,17 +146,17 @@ class _PartialDownload:
         self.resumed = False
 
     def __call__(self, url: str, output_file: str, pooch: object) -> None:
-        total_bytes = self._remote.total_bytes
+        total_bytes = self._remote.total_bytes or _stated_bytes(url)
         have_bytes = self._path.stat().st_size if self._path.exists() else 0
         if have_bytes > total_bytes:
             have_bytes = 0
         self.resumed = have_bytes > 0
         if have_bytes < total_bytes:
-            self._continue(url, have_bytes=have_bytes)
+            self._continue(url, have_bytes=have_bytes, total_bytes=total_bytes)
         # Whole now. pooch compares the checksum; if that is wrong, nothing of it must be continued.
         self._path.replace(output_file)
 
-    def _continue(self, url: str, *, have_bytes: int) -> None:
+    def _continue(self, url: str, *, have_bytes: int, total_bytes: int) -> None:
         import requests
         from urllib3.exceptions import HTTPError
 
@@ -164,17 +170,17 @@ class _PartialDownload:
             response.raise_for_status()
             self.resumed = response.status_code == requests.codes.partial_content
             done_bytes = have_bytes if self.resumed else 0
-            self._check_length(response, left_bytes=self._remote.total_bytes - done_bytes)
+            self._check_length(response, left_bytes=total_bytes - done_bytes)
             try:
                 with self._path.open("ab" if self.resumed else "wb") as stream:
                     for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=False):
                         stream.write(chunk)
                         done_bytes += len(chunk)
                         if self._progress is not None:
-                            self._progress(self._remote.name, done_bytes, self._remote.total_bytes)
+                            self._progress(self._remote.name, done_bytes, total_bytes)
             except HTTPError as error:
                 raise requests.ConnectionError(f"broke off after {done_bytes:,} bytes") from error
-        if done_bytes < self._remote.total_bytes:
+        if done_bytes < total_bytes:
             raise requests.ConnectionError(f"broke off after {done_bytes:,} bytes")
 
     def _check_length(self, response: requests.Response, *, left_bytes: int) -> None:
@@ -185,6 +191,17 @@ class _PartialDownload:
         if offered is not None and int(offered) != left_bytes:
             self._path.unlink(missing_ok=True)
             raise requests.ConnectionError(f"offers {int(offered):,} bytes where {left_bytes:,} are due")
+
+
+def _stated_bytes(url: str) -> int:
+    """How long the server says the file is."""
+    import requests
+
+    answer = requests.head(url, headers={"Accept-Encoding": "identity"}, allow_redirects=True, timeout=_TIMEOUT_SECONDS)
+    answer.raise_for_status()
+    if "Content-Length" not in answer.headers:
+        raise requests.ConnectionError("the server does not say how long the file is")
+    return int(answer.headers["Content-Length"])
 
 
 def _reason(error: requests.RequestException, url: str) -> str:
