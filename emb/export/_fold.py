@@ -40,7 +40,7 @@ def folded(model: keras.Model, before: Affine = IDENTITY) -> Call | None:
     None where nothing is to fold or it cannot be exact: the first weights are no Conv2D, DepthwiseConv2D or Dense;
     zeros are padded onto a moved input; or the input is used twice. The model itself is not changed.
     """
-    if not _is_functional(model):
+    if not is_functional(model):
         return None
     affine, tensor, is_moved = before, model.inputs[0], before is not IDENTITY
     reshaping: list[Any] = []
@@ -48,10 +48,10 @@ def folded(model: keras.Model, before: Affine = IDENTITY) -> Call | None:
         node = _only_reader(model, tensor)
         if node is None:
             return None
-        step = _through(node.operation, affine, tensor.shape[1:])
+        step = through(node.operation, affine, tensor.shape[1:])
         if step is None:
             break
-        if _changes_shape(node.operation):
+        if changes_shape(node.operation):
             reshaping.append(node.operation)
         else:
             is_moved = is_moved or step is not affine
@@ -92,18 +92,18 @@ def _is_model(layer: Any) -> bool:
     return isinstance(layer, keras.Model)
 
 
-def _is_functional(model: keras.Model) -> bool:
+def is_functional(model: keras.Model) -> bool:
     """Functional or built Sequential: its graph is known."""
     return len(getattr(model, "inputs", None) or []) == 1 and len(getattr(model, "outputs", None) or []) == 1
 
 
 def _only_reader(model: keras.Model, tensor: Any) -> Any:
     """The one call in the model's graph that reads the tensor alone; None otherwise."""
-    readers = [node for node in _calls(model) if any(one is tensor for one in node.input_tensors)]
+    readers = [node for node in calls_of(model) if any(one is tensor for one in node.input_tensors)]
     return readers[0] if len(readers) == 1 and len(readers[0].input_tensors) == 1 else None
 
 
-def _calls(model: keras.Model) -> list[Any]:
+def calls_of(model: keras.Model) -> list[Any]:
     """Every call that the model's output depends on, walked back from it.
 
     Keras's own record: a layer's public `input` tells its first call only, which for a Sequential that grew layer by
@@ -124,21 +124,21 @@ def _call_that_made(tensor: Any) -> Any:
     return history.operation._inbound_nodes[history.node_index]
 
 
-def _through(layer: Any, affine: Affine, shape: tuple[int, ...]) -> Affine | None:
+def through(layer: Any, affine: Affine, shape: tuple[int, ...]) -> Affine | None:
     """The map behind a layer that is affine per element in inference, or that passes values on; None for others."""
     from keras import layers
 
     if isinstance(layer, layers.Rescaling):
         return affine.then(layer.scale, layer.offset)
     if type(layer) is layers.Normalization and not layer.invert and layer.mean is not None:
-        mean, variance = _array(layer.mean), _array(layer.variance)
+        mean, variance = array(layer.mean), array(layer.variance)
         deviation = np.maximum(np.sqrt(variance), 1e-7)
         channels = shape[-1:] if mean.size > 1 else (1,)
         return affine.then((1 / deviation).reshape(channels), (-mean / deviation).reshape(channels))
     if type(layer) is layers.BatchNormalization and layer.axis in (-1, len(shape)):
-        deviation = np.sqrt(_array(layer.moving_variance) + layer.epsilon)
-        scale = (_array(layer.gamma) if layer.scale else 1.0) / deviation
-        return affine.then(scale, (_array(layer.beta) if layer.center else 0.0) - _array(layer.moving_mean) * scale)
+        deviation = np.sqrt(array(layer.moving_variance) + layer.epsilon)
+        scale = (array(layer.gamma) if layer.scale else 1.0) / deviation
+        return affine.then(scale, (array(layer.beta) if layer.center else 0.0) - array(layer.moving_mean) * scale)
     if type(layer) is layers.Flatten and layer.data_format == "channels_last":
         spread = (np.broadcast_to(part, shape).reshape(-1) for part in (affine.scale, affine.offset))
         return Affine(scale=next(spread), offset=next(spread))
@@ -147,7 +147,7 @@ def _through(layer: Any, affine: Affine, shape: tuple[int, ...]) -> Affine | Non
     return affine if _is_identity(layer) else None
 
 
-def _changes_shape(layer: Any) -> bool:
+def changes_shape(layer: Any) -> bool:
     from keras import layers
 
     return type(layer) in (layers.Flatten, layers.ZeroPadding2D)
@@ -171,17 +171,30 @@ def _is_identity(layer: Any) -> bool:
 
 
 def _with_new_weights(layer: Any, affine: Affine, shape: tuple[int, ...]) -> Call | None:
+    weights = moved_input(layer, affine)
+    return None if weights is None else _new_layer(layer, shape, *weights)
+
+
+def moved_input(layer: Any, affine: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """(kernel, what to add to the bias) that give the layer for x what it gave for x * scale + offset.
+
+    None for other layers than Dense, Conv2D and DepthwiseConv2D, or where padded zeros would have to move, too.
+    """
     from keras import layers
 
     if type(layer) is layers.Dense:
-        return _new_layer(layer, shape, *_dense_weights(_array(layer.kernel), affine))
-    if type(layer) not in (layers.Conv2D, layers.DepthwiseConv2D) or layer.data_format != "channels_last":
+        return _dense_weights(array(layer.kernel), affine)
+    if not is_convolution(layer) or layer.data_format != "channels_last":
         return None
-    if affine.scale.ndim > 1 or affine.offset.ndim > 1 or (affine.offset.any() and layer.padding != "valid"):
+    if affine.scale.ndim > 1 or affine.offset.ndim > 1:
+        return None
+    # A 1x1 kernel reads no padding, whatever the layer says.
+    pads = layer.padding != "valid" and tuple(layer.kernel_size) != (1, 1)
+    if affine.offset.any() and pads:
         return None
     if type(layer) is layers.DepthwiseConv2D:
-        return _new_layer(layer, shape, *_depthwise_weights(_array(layer.kernel), affine))
-    return _new_layer(layer, shape, *_convolution_weights(_array(layer.kernel), affine, groups=layer.groups))
+        return _depthwise_weights(array(layer.kernel), affine)
+    return _convolution_weights(array(layer.kernel), affine, groups=layer.groups)
 
 
 def _dense_weights(kernel: NDArray[np.float64], affine: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -209,17 +222,26 @@ def _convolution_weights(
     return kernel * per_weight(affine.scale), (kernel * per_weight(affine.offset)).sum((0, 1, 2))
 
 
+def is_convolution(layer: Any) -> bool:
+    """Whether the layer is exactly one of those whose kernel is known to mean a 2-D convolution, grouped or not."""
+    from keras import layers
+
+    from emb.layers import GroupedConv2D
+
+    return type(layer) in (layers.Conv2D, GroupedConv2D, layers.DepthwiseConv2D)
+
+
 def _new_layer(layer: Any, shape: tuple[int, ...], kernel: NDArray[np.float64], moved: NDArray[np.float64]) -> Call:
     """A copy of the layer with another kernel and with `moved` added to its bias."""
     config = layer.get_config() | {"use_bias": True, "name": layer.name, "dtype": "float32"}
     copy = type(layer).from_config(config)
     copy.build(shape)
-    bias = moved + (_array(layer.bias) if layer.use_bias else 0.0)
+    bias = moved + (array(layer.bias) if layer.use_bias else 0.0)
     copy.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
     return copy
 
 
-def _array(value: Any) -> NDArray[np.float64]:
+def array(value: Any) -> NDArray[np.float64]:
     import keras
 
     return np.asarray(keras.ops.convert_to_numpy(value), np.float64)

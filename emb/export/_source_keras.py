@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RAW = Pixels()
+# Of a batch's pixels. The first activations of a VGG are 21 times as many: 3.3 GB for 256 images of 224x224.
+_NUMBERS_AT_ONCE = 1 << 22
 LOGITS_NOTE = "the model returns scores that are no probabilities (logits); the highest still names the class"
 
 
@@ -49,12 +51,13 @@ class KerasSource:
         """See emb.export.source.Source.predict."""
         real = images.astype(np.float32) * np.float32(pixels.scale) + np.float32(pixels.offset)
         with converting(f"{self.path.name} cannot be run by Keras"):
-            return np.asarray(self.model.predict(real, batch_size=256, verbose=0), np.float32)
+            batch_size = max(1, min(256, _NUMBERS_AT_ONCE // int(np.prod(self.input_shape))))
+            return np.asarray(self.model.predict(real, batch_size=batch_size, verbose=0), np.float32)
 
 
 def open_keras(path: Path, *, trust: bool) -> KerasSource:
     """The classifier in a .keras or .h5 file. Errors as for emb.export.source.open_source."""
-    model = load_keras(path, trust=trust)
+    model = _without_auxiliaries(load_keras(path, trust=trust))
     shape = image_shape(model)
     scores = tuple(model.outputs[0].shape)
     if len(scores) != 2 or scores[1] is None or scores[1] < 2:
@@ -65,6 +68,16 @@ def open_keras(path: Path, *, trust: bool) -> KerasSource:
         )
     notes = () if _gives_probabilities(model, shape) else (LOGITS_NOTE,)
     return KerasSource(path=path, model=model, input_shape=shape, classes=int(scores[1]), notes=notes)
+
+
+def _without_auxiliaries(model: Any) -> Any:
+    """The model of its first output alone if the others are called auxiliary…: they only helped in training."""
+    names = list(getattr(model, "output_names", None) or [])
+    if len(names) < 2 or not all(name.startswith("auxiliary") for name in names[1:]):
+        return model
+    import keras
+
+    return keras.Model(model.inputs, model.outputs[0], name=model.name)
 
 
 def load_keras(path: Path, *, trust: bool) -> Any:
@@ -141,6 +154,8 @@ def _load(path: Path, *, trust: bool) -> Any:
         with converting(""):
             import keras
 
+            import emb.layers  # noqa: F401  registers the layers that Keras lacks
+
             return keras.saving.load_model(path, compile=False, safe_mode=not trust)
     except EmbError as error:
         raise ModelError(
@@ -151,7 +166,14 @@ def _load(path: Path, *, trust: bool) -> Any:
 
 
 def _gives_probabilities(model: Any, shape: tuple[int, int, int]) -> bool:
-    """Whether rows sum to 1 on grey and on noisy images, a test that logits pass by no accident."""
+    """Whether it ends in a softmax, or rows sum to 1 on noisy images, a test that logits pass by no accident."""
+    import keras
+
+    history = getattr(model.outputs[0], "_keras_history", None)
+    last = history.operation if history else None
+    # The usual case, without the seconds that a large network takes to be traced and run.
+    if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
+        return True
     noise = np.random.default_rng(0).uniform(0, 1, (4, *shape))
     with converting("the model cannot be run by Keras"):
         scores = np.asarray(model.predict(noise.astype(np.float32), verbose=0))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emb.errors import ExportError, ModelError
 from emb.export._converter import ConverterLog, converting
 from emb.export._onnx_tidy import tidy
+from emb.export._onnx_weights import insert_weights
 from emb.spec.contract import Layout, Pixels, TensorContract
 
 if TYPE_CHECKING:
@@ -31,17 +36,24 @@ def export(model: keras.Model, path: Path, *, pixels: Pixels = Pixels()) -> None
         f"the model {model.name} could not be converted to ONNX",
         fix="replace the layer that the converter names by one with an ONNX operation",
     ) as log:
-        content = convert(as_function(model, pixels=pixels), name=model.name, log=log)
+        function, weights = as_function(model, pixels=pixels)
+        content = convert(function, name=model.name, log=log, weights=weights)
     path.write_bytes(content)
 
 
-def convert(function: Any, *, name: str, log: ConverterLog) -> bytes:
-    """The .onnx of a tf.function with one static input signature named `image`, 4-D and channels last."""
+def convert(function: Any, *, name: str, log: ConverterLog, weights: Sequence[NDArray[np.float32]] = ()) -> bytes:
+    """The .onnx of a tf.function with one static input signature named `image`, 4-D and channels last.
+
+    weights: for the function's further inputs, as `as_function` gives them.
+    """
     import tf2onnx
+
+    from emb.export._inference import weight_input
 
     model, _ = tf2onnx.convert.from_function(
         function, input_signature=function.input_signature, opset=OPSET, inputs_as_nchw=[INPUT]
     )
+    insert_weights(model, {weight_input(place): values for place, values in enumerate(weights)})
     _check_converted(model, name=name, log=log)
     tidy(model, output=OUTPUT)
     model.graph.name = name
@@ -59,7 +71,7 @@ def _check_converted(model: Any, *, name: str, log: ConverterLog) -> None:
         raise ExportError(
             f"the model {name} could not be converted to ONNX",
             why="\n       ".join([f"no ONNX operation for {', '.join(foreign)}", *said[-3:]]),
-            fix="replace the layer behind it (a grouped Conv2D becomes such a call), or export TFLite only",
+            fix="replace the layer behind it, or export TFLite only",
         )
     onnx.checker.check_model(model)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from emb.errors import ModelError
 from emb.export._converter import converting
+from emb.export._tflite_weights import with_weights
 from emb.spec.contract import Layout, Pixels, TensorContract
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ def export(model: keras.Model, path: Path, *, pixels: Pixels = Pixels()) -> None
     Scaling, also a leading Rescaling or Normalization, goes into the first layer's weights where that is exact.
     The same model gives the same bytes. Raises ModelError for other inputs, ExportError with the converter's words.
     """
-    from emb.export._inference import as_function
+    from emb.export._inference import as_function, weight_input
 
     with converting(
         f"the model {model.name} could not be converted to TFLite",
         fix="replace the layer that the converter names by one with a TFLite operation",
     ):
-        content = convert(as_function(model, pixels=pixels))
+        function, weights = as_function(model, pixels=pixels)
+        content = with_weights(convert(function), {weight_input(place): one for place, one in enumerate(weights)})
     path.write_bytes(content)
 
 

@@ -18,7 +18,8 @@ from emb.errors import ExportError, ModelError
 from emb.quantize import _onnx_graph as og
 from emb.quantize._calibration import checked_images
 from emb.quantize._onnx_border import check_integer_only, uint8_border
-from emb.quantize._onnx_rewrite import global_pools_to_pools, tanh_ranges, tanh_to_sigmoid
+from emb.quantize._onnx_rewrite import global_pools_to_pools, means_to_global_pools, tanh_ranges, tanh_to_sigmoid
+from emb.quantize._onnx_tables import functions_to_stand_ins, stand_ins_to_tables
 from emb.quantize._ranges import Activations, Range, calibrate, input_code
 from emb.spec.contract import Pixels
 from emb.spec.scheme import Scheme
@@ -55,7 +56,7 @@ def quantize(
 
 
 def _static(model: Any, calibration: NDArray[np.generic] | None, *, scheme: Scheme, method: str, pixels: Pixels) -> Any:
-    model = og.prepared(model)
+    model = means_to_global_pools(og.prepared(model))
     global_pools_to_pools(model)
     value = og.model_input(model.graph)
     images = _calibration_input(calibration, og.shape_of(value), scheme=scheme, pixels=pixels)
@@ -66,8 +67,10 @@ def _static(model: Any, calibration: NDArray[np.generic] | None, *, scheme: Sche
     ranges = calibrate(run, method=method, levels=256)
     ranges |= tanh_ranges(model)
     ranges[value.name] = input_code(pixels, lowest=0).range(lowest=0, highest=255)
+    functions = functions_to_stand_ins(model)
     with _without_log():
         model = _with_qdq(model, ranges)
+    stand_ins_to_tables(model.graph, functions)
     tanh_to_sigmoid(model.graph)
     og.order(model.graph)
     check_integer_only(model.graph, scheme)

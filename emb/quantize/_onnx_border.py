@@ -34,7 +34,7 @@ def check_integer_only(graph: Any, scheme: Scheme) -> None:
     value = model_input(graph)
     faults = []
     for node in graph.node:
-        if node.op_type in (_Q, _DQ):
+        if node.op_type in (_Q, _DQ) or _reads_table(node, held, writers, readers):
             continue
         sources = [name for name in node.input if name in writers or name == value.name]
         floats = [name for name in sources if name == value.name or writers[name].op_type != _DQ]
@@ -48,6 +48,18 @@ def check_integer_only(graph: Any, scheme: Scheme) -> None:
             why="\n       ".join(faults),
             fix="replace the layers behind these operations, or choose dynamic or float16",
         )
+
+
+def _reads_table(node: Any, held: dict[str, Any], writers: dict[str, Any], readers: dict[str, list[Any]]) -> bool:
+    """Whether it is one of the two operations that look up a table of 8-bit integers; see _onnx_tables."""
+    import onnx
+
+    if node.op_type == "Cast":
+        return all(_reads_table(reader, held, writers, readers) for reader in readers.get(node.output[0], []))
+    table = held.get(node.input[0]) if node.op_type == "Gather" else None
+    place = writers.get(node.input[1]) if table is not None else None
+    is_table = table is not None and table.data_type == onnx.TensorProto.UINT8
+    return is_table and place is not None and place.op_type == "Cast"
 
 
 def uint8_border(graph: Any) -> None:

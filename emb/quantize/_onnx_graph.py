@@ -78,20 +78,35 @@ def activations(model: Any, images: NDArray[np.float32]) -> Iterator[Activations
 
 
 def order(graph: Any) -> None:
-    """Sort the operations so that each stands behind those it reads from; stable."""
-    made = {name for node in graph.node for name in node.output}
-    known = {""}
-    waiting, ordered = list(graph.node), []
-    while waiting:
-        ready = [node for node in waiting if all(name in known or name not in made for name in node.input)]
-        if not ready:
-            raise ExportError("the ONNX graph has a cycle", fix="export the model again")
-        known.update(name for node in ready for name in node.output)
-        ordered.extend(ready)
-        waiting = [node for node in waiting if not all(name in known for name in node.output)]
+    """Sort the operations so that each stands behind those it reads from: by the longest way to it, and stable."""
+    levels = _levels(graph)
+    ordered = [graph.node[place] for place in sorted(range(len(graph.node)), key=levels.__getitem__)]
     copies = [type(node).FromString(node.SerializeToString()) for node in ordered]
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def _levels(graph: Any) -> list[int]:
+    """Of each operation, how many stand before it on the longest way. Raises ExportError if there is a cycle."""
+    nodes = list(graph.node)
+    maker = {name: place for place, node in enumerate(nodes) for name in node.output}
+    before = [{maker[name] for name in node.input if name in maker} for node in nodes]
+    behind: list[list[int]] = [[] for _ in nodes]
+    for place, makers in enumerate(before):
+        for one in makers:
+            behind[one].append(place)
+    missing = [len(makers) for makers in before]
+    levels = [0] * len(nodes)
+    ready = [place for place, count in enumerate(missing) if count == 0]
+    for place in ready:
+        for reader in behind[place]:
+            levels[reader] = max(levels[reader], levels[place] + 1)
+            missing[reader] -= 1
+            if missing[reader] == 0:
+                ready.append(reader)
+    if len(ready) < len(nodes):
+        raise ExportError("the ONNX graph has a cycle", fix="export the model again")
+    return levels
 
 
 def constants(graph: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Rewrites ONNX operations for which ONNX Runtime has no integer kernel into ones for which it has. Exactly.
 
-GlobalMaxPool is a MaxPool over the whole image. tanh(x) = 2 sigmoid(2 x) - 1, and doubling or moving a quantized
-tensor only changes its scale and zero point: the integers of the sigmoid, 0..255 for 0..1, are those of the tanh.
+GlobalMaxPool is a MaxPool over the whole image, a mean over height and width a GlobalAveragePool.
+tanh(x) = 2 sigmoid(2 x) - 1, and doubling or moving a quantized tensor only changes its scale and zero point: the
+integers of the sigmoid, 0..255 for 0..1, are those of the tanh.
 """
 
 from __future__ import annotations
@@ -26,6 +27,33 @@ def global_pools_to_pools(model: Any) -> None:
             node.op_type = "MaxPool"
             sizes = [size.dim_value for size in shapes[node.input[0]]][2:]
             node.attribute.append(onnx.helper.make_attribute("kernel_shape", sizes))
+
+
+def means_to_global_pools(model: Any) -> Any:
+    """The ModelProto with every mean over height and width, channels last, as transposition and GlobalAveragePool.
+
+    tf2onnx leaves such a ReduceMean behind some concatenations, and ONNX Runtime has no integer kernel for it.
+    """
+    import onnx
+
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}
+    rewritten = False
+    for place, node in reversed(list(enumerate(model.graph.node))):
+        attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        is_mean = node.op_type == "ReduceMean" and sorted(attributes.get("axes", ())) == [1, 2]
+        if not is_mean or attributes.get("keepdims", 1) or len(shapes.get(node.input[0], ())) != 4:
+            continue
+        first, pooled = f"{node.output[0]}_channels_first", f"{node.output[0]}_pooled"
+        made = [
+            onnx.helper.make_node("Transpose", [node.input[0]], [first], name=first, perm=[0, 3, 1, 2]),
+            onnx.helper.make_node("GlobalAveragePool", [first], [pooled], name=pooled),
+            onnx.helper.make_node("Flatten", [pooled], list(node.output), name=node.name, axis=1),
+        ]
+        del model.graph.node[place]
+        for new in reversed(made):
+            model.graph.node.insert(place, new)
+        rewritten = True
+    return onnx.shape_inference.infer_shapes(model) if rewritten else model
 
 
 def tanh_ranges(model: Any) -> dict[str, Range]:

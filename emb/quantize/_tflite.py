@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from emb.errors import EmbError, ExportError, ModelError
 from emb.quantize import _flatbuffer as fb
 from emb.quantize._calibration import checked_images
+from emb.quantize._large_kernels import large_kernels_as_matrices
 from emb.quantize._op_versions import raise_versions
 from emb.quantize._ranges import Activations, Range, calibrate, input_code, input_code_16
 from emb.quantize._tflite_activations import activations
@@ -105,7 +106,7 @@ def _by_recipe(content: bytes, recipe: Any, statistics: Any) -> Any:
     manager = RecipeManager()
     manager.load_quantization_recipe(recipe)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), large_kernels_as_matrices():
             warnings.simplefilter("ignore")
             model = read_model(memoryview(content))
             parameters = ParamsGenerator(model).generate_quantization_parameters(manager, statistics, False)

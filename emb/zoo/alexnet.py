@@ -82,9 +82,12 @@ def build(
     import keras
     from keras import layers
 
+    from emb.layers import GroupedConv2D
+
     pixels, x = raw_pixels(input_shape, preprocessing)
     for number, (_, kernel, groups, is_normalized, is_pooled) in enumerate(_CONVOLUTIONS, start=1):
-        x = layers.Conv2D(
+        convolution = layers.Conv2D if groups == 1 else GroupedConv2D
+        x = convolution(
             channels[number - 1],
             kernel or first_kernel,
             strides=1 if kernel else first_stride,

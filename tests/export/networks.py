@@ -107,9 +107,61 @@ def logits(x: Any) -> Any:
     return layers.Dense(10)(layers.Flatten()(layers.AveragePooling2D(2)(x)))
 
 
+def two_groups(x: Any) -> Any:
+    """As AlexNet: grouped convolutions, LRN behind ReLU, overlapping pooling, dropout before dense layers."""
+    from keras import layers
+
+    from emb.layers import LocalResponseNormalization
+
+    x = layers.Rescaling(1 / 255)(x)
+    x = layers.Conv2D(16, 3, activation="relu")(x)
+    x = LocalResponseNormalization(2, k=2.0, alpha=0.5, beta=0.75)(x)
+    x = layers.MaxPooling2D(3, 2)(x)
+    x = layers.Conv2D(16, 3, padding="same", groups=2, activation="relu")(x)
+    x = layers.Conv2D(12, 3, groups=4, strides=2, use_bias=False)(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Dense(16, activation="relu")(layers.Dropout(0.5)(layers.Flatten()(x)))
+    return layers.Dense(10, activation="softmax")(layers.Dropout(0.5)(x))
+
+
+def batch_norm_everywhere(x: Any) -> Any:
+    """BatchNormalization behind a bias, a grouped, a dilated and a depthwise convolution, a dense layer; before 1x1."""
+    from keras import layers
+
+    x = layers.Rescaling(1 / 255)(x)
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3)(x)))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(16, 3, groups=4, use_bias=False)(x)))
+    x = layers.Conv2D(16, 3, padding="same", dilation_rate=2)(x)
+    x = layers.MaxPooling2D(2)(layers.ReLU()(layers.BatchNormalization()(x)))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.DepthwiseConv2D(3, depth_multiplier=2)(x)))
+    x = layers.Conv2D(8, 1, padding="same")(layers.BatchNormalization()(x))
+    x = layers.BatchNormalization()(layers.Dense(16, use_bias=False)(layers.Flatten()(x)))
+    return layers.Dense(10, activation="softmax")(layers.ReLU()(x))
+
+
+def bottleneck(x: Any) -> Any:
+    """As ResNet-50: explicit zero padding, a projection, addition behind BatchNormalization."""
+    from keras import layers
+
+    x = layers.Rescaling(1 / 255)(x)
+    x = layers.Conv2D(16, 3, strides=2, use_bias=False)(layers.ZeroPadding2D(1)(x))
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
+    y = x
+    for maps, side in ((8, 1), (8, 3), (32, 1)):
+        y = layers.BatchNormalization()(layers.Conv2D(maps, side, padding="same", use_bias=False)(y))
+        y = layers.ReLU()(y) if maps == 8 else y
+    x = layers.BatchNormalization()(layers.Conv2D(32, 1, use_bias=False)(x))
+    x = layers.ReLU()(layers.Add()([x, y]))
+    return layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+
+
 NETWORKS: dict[str, Callable[[Any], Any]] = {
     network.__name__: network
-    for network in (lenet, batch_norm, residual, inception, mobile, pre_activation, leaky, logits)
+    for network in (
+        *(lenet, batch_norm, residual, inception, mobile, pre_activation, leaky, logits),
+        *(two_groups, batch_norm_everywhere, bottleneck),
+    )
 }
 
 

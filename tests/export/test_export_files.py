@@ -14,7 +14,10 @@ import pytest
 from emb.errors import ExportError, ModelError
 from emb.export import onnx, tflite
 
-NAMES = ("lenet", "batch_norm", "residual", "inception", "mobile", "pre_activation", "leaky", "logits")
+NAMES = (
+    *("lenet", "batch_norm", "residual", "inception", "mobile", "pre_activation", "leaky", "logits"),
+    *("two_groups", "batch_norm_everywhere", "bottleneck"),
+)
 
 
 @pytest.mark.parametrize("file_format", ["tflite", "onnx"])
@@ -139,15 +142,10 @@ def test_what_tflite_cannot_do_is_an_error_with_the_converters_words(tmp_path: P
 
 
 def test_what_onnx_cannot_do_is_an_error_with_the_operation(tmp_path: Path) -> None:
-    import keras
-
-    image = keras.Input((8, 8, 4))
-    x = keras.layers.Conv2D(4, 3, groups=2)(image)
-    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(x)), name="grouped")
     with pytest.raises(ExportError) as caught:
-        onnx.export(model, tmp_path / "model.onnx")
-    assert caught.value.what == "the model grouped could not be converted to ONNX"
-    assert caught.value.why.splitlines()[0] == "no ONNX operation for StatefulPartitionedCall"
+        onnx.export(_fourier(), tmp_path / "model.onnx")
+    assert caught.value.what == "the model fourier could not be converted to ONNX"
+    assert caught.value.why.splitlines()[0] == "no ONNX operation for Complex, FFT2D, Real"
     assert not (tmp_path / "model.onnx").exists()
 
 

@@ -202,6 +202,23 @@ def test_an_unknown_layer_class_is_named(saved: Any, tmp_path: Path) -> None:
     assert "Traceback" not in message
 
 
+def test_auxiliary_outputs_are_left_out(tmp_path: Path) -> None:
+    import keras
+
+    from emb.layers import LocalResponseNormalization
+
+    image = keras.Input((8, 8, 3))
+    x = LocalResponseNormalization()(keras.layers.Conv2D(4, 3)(image))
+    scores = keras.layers.Dense(3, name="scores")(keras.layers.Flatten()(x))
+    helping = keras.layers.Dense(3, name="auxiliary1")(keras.layers.GlobalAveragePooling2D()(x))
+    keras.Model(image, [scores, helping]).save(tmp_path / "two.keras")
+    source = open_source(tmp_path / "two.keras")
+    assert [layer.name for layer in source.model.layers].count("auxiliary1") == 0
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    expected = np.asarray(keras.Model(image, scores)(images.astype(np.float32)))
+    np.testing.assert_allclose(source.predict(images), expected, rtol=1e-5, atol=1e-4)
+
+
 def test_two_outputs(tmp_path: Path) -> None:
     import keras
 

@@ -14,7 +14,10 @@ from emb.export.onnx import border, read_model
 from emb.quantize import SCHEMES, quantize_onnx
 from emb.spec.contract import Pixels
 
-NAMES = ("lenet", "batch_norm", "residual", "inception", "mobile", "pre_activation", "leaky", "logits")
+NAMES = (
+    *("lenet", "batch_norm", "residual", "inception", "mobile", "pre_activation", "leaky", "logits"),
+    *("two_groups", "batch_norm_everywhere", "bottleneck"),
+)
 IN_ONNX = tuple(name for name in SCHEMES.names() if "onnx" in SCHEMES.get(name).SCHEME.formats)
 CLOSE = {"float32": 1e-4, "float16": 2e-3, "dynamic": 0.02, "int8": 0.04}
 

@@ -17,7 +17,10 @@ from emb.export.tflite import border, read_graph, type_name
 from emb.quantize import SCHEMES, quantize_tflite
 from emb.spec.contract import Pixels
 
-NAMES = ("lenet", "batch_norm", "residual", "inception", "mobile", "pre_activation", "leaky", "logits")
+NAMES = (
+    *("lenet", "batch_norm", "residual", "inception", "mobile", "pre_activation", "leaky", "logits"),
+    *("two_groups", "batch_norm_everywhere", "bottleneck"),
+)
 INTEGER = tuple(name for name in SCHEMES.names() if SCHEMES.get(name).SCHEME.integer_only)
 # Largest difference of a probability, over random networks on the images that they were calibrated with; logits are
 # about 5 wide.
@@ -163,7 +166,8 @@ def test_equal_to_tensorflows_own_converter(
     from emb.export._inference import as_function
 
     images = networks.images("lenet", 32)
-    function = as_function(built("lenet"), pixels=Pixels())
+    function, weights = as_function(built("lenet"), pixels=Pixels())
+    assert not weights
     with converting("the plain converter failed"):
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -188,6 +192,27 @@ def _codes(path: Path) -> dict[Any, Any]:
         key = (tuple(tensor.shape), type_name(tensor.type), int(tensor.quantization.zeroPoint[0]))
         codes[key, sum(known == key for known, _ in codes)] = np.array(tensor.quantization.scale)
     return codes
+
+
+@pytest.mark.slow
+def test_a_convolution_kernel_of_more_than_32_mebibytes(tmp_path: Path, run: Any) -> None:
+    """On which ai-edge-quantizer 0.10 alone fails."""
+    import keras
+
+    from emb.export.tflite import export
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((4, 4, 3))
+    x = keras.layers.Conv2D(1024, 1, activation="relu")(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.Conv2D(1024, 3, activation="relu")(x)
+    model = keras.Model(image, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(x)))
+    export(model, tmp_path / "model.tflite")
+    images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3)).astype(np.uint8)
+    quantize_tflite(
+        tmp_path / "model.tflite", tmp_path / "int8.tflite", scheme=SCHEMES.get("int8").SCHEME, calibration=images
+    )
+    expected = np.asarray(model(images.astype(np.float32)))
+    assert np.abs(run(tmp_path / "int8.tflite", images) - expected).max() <= CLOSE["int8"]
 
 
 # --- tflite-runtime, in a process of its own ------------------------------------------------------------------------
@@ -238,6 +263,22 @@ def test_tflite_runtime_agrees_to_the_bit_or_refuses(networks: Any, quantized: A
         np.testing.assert_allclose(np.array(result[str(paths[name])]), stored, rtol=0, atol=step, err_msg=name)
     for name in ("float32", "float16"):
         np.testing.assert_allclose(np.array(result[str(paths[name])]), run(paths[name], images), atol=1e-5)
+
+
+@pytest.mark.skipif(find_spec("tflite_runtime") is None, reason="tflite-runtime is not installed for this Python")
+def test_tflite_runtime_agrees_on_every_motif(networks: Any, quantized: Any, run: Any, tmp_path: Path) -> None:
+    names = ("residual", "inception", "pre_activation", "two_groups", "batch_norm_everywhere", "bottleneck")
+    images = networks.images("two_groups", 8)
+    np.save(tmp_path / "images.npy", images)
+    paths = [quantized(name, "int8") for name in names]
+    command = [sys.executable, "-c", _TFLITE_RUNTIME, str(tmp_path / "images.npy"), *map(str, paths)]
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    for name, path in zip(names, paths, strict=True):
+        _, scores = border(path)
+        stored = np.rint(run(path, images) / scores.scale + scores.zero_point)
+        # The two runtimes' RSQRT, which LRN needs, rounds otherwise; everything else is equal.
+        step = 1 if name == "two_groups" else 0
+        np.testing.assert_allclose(np.array(result[str(path)]), stored, rtol=0, atol=step, err_msg=name)
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,173 @@
+"""Folds every BatchNormalization into the convolution or dense layer beside it. Exact, or not at all.
+
+What is left is what no neighbour can take in: in DenseNet, the one between a concatenation and ReLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emb.export._fold import (
+    IDENTITY,
+    Affine,
+    array,
+    calls_of,
+    changes_shape,
+    is_convolution,
+    is_functional,
+    moved_input,
+    through,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Graph:
+    """Which call reads which tensor; outer: tensors whose values the model returns."""
+
+    calls: list[Any]
+    readers: dict[int, list[Any]]
+    outer: frozenset[int]
+
+    def next(self, call: Any) -> Any:
+        """The one call that reads what this one returns; None if there are several or the model returns it."""
+        tensor = call.output_tensors[0]
+        readers = self.readers.get(id(tensor), [])
+        alone = len(readers) == 1 and len(readers[0].input_tensors) == 1 and id(tensor) not in self.outer
+        return readers[0] if alone and self.is_called_once(readers[0].operation) else None
+
+    def is_called_once(self, layer: Any) -> bool:
+        return sum(call.operation is layer for call in self.calls) == 1
+
+
+@dataclass(slots=True, kw_only=True)
+class _Plan:
+    """What is to be done with layers, by their ids: gone without a trace, or with an affine map before or behind."""
+
+    gone: set[int] = field(default_factory=set)
+    before: dict[int, Affine] = field(default_factory=dict)
+    behind: dict[int, Affine] = field(default_factory=dict)
+
+
+def without_batch_norms(model: keras.Model) -> keras.Model:
+    """The same function of the image with fewer layers; the model itself if nothing can be folded.
+
+    Layers that stay as they are are shared with the model, which is not changed.
+    """
+    import keras
+
+    if not is_functional(model):
+        return model
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    plan = _planned(model)
+    inner = {id(layer): without_batch_norms(layer) for layer in model.layers if isinstance(layer, keras.Model)}
+    if not plan.gone and all(inner[id(layer)] is layer for layer in model.layers if id(layer) in inner):
+        return model
+    changed: list[tuple[Any, Any]] = []
+
+    def copied(layer: Any) -> Any:
+        if id(layer) in inner:
+            return inner[id(layer)]
+        if id(layer) not in plan.before and id(layer) not in plan.behind:
+            return layer
+        config = layer.get_config() | {"use_bias": True}
+        changed.append((layer, type(layer).from_config(config)))
+        return changed[-1][1]
+
+    def called(layer: Any, *inputs: Any, **arguments: Any) -> Any:
+        return inputs[0] if id(layer) in plan.gone else layer(*inputs, **arguments)
+
+    clone = keras.models.clone_model(model, clone_function=copied, call_function=called, recursive=False)
+    for old, new in changed:
+        before, behind = plan.before.get(id(old), IDENTITY), plan.behind.get(id(old), IDENTITY)
+        new.set_weights([weight.astype(np.float32) for weight in _weights(old, before=before, behind=behind)])
+    return clone
+
+
+def _planned(model: keras.Model) -> _Plan:
+    calls = calls_of(model)
+    readers: dict[int, list[Any]] = {}
+    for call in calls:
+        for tensor in call.input_tensors:
+            readers.setdefault(id(tensor), []).append(call)
+    graph = _Graph(calls=calls, readers=readers, outer=frozenset(id(tensor) for tensor in model.outputs))
+    plan = _Plan()
+    for call in calls:
+        if _has_weights(call.operation) and _is_linear(call.operation) and graph.is_called_once(call.operation):
+            _fold_backwards(call, graph, plan)
+    for call in calls:
+        if _is_batch_norm(call.operation) and id(call.operation) not in plan.gone:
+            _fold_forwards(call, graph, plan)
+    return plan
+
+
+def _fold_backwards(call: Any, graph: _Graph, plan: _Plan) -> None:
+    """Everything affine behind a layer goes into it."""
+    affine, following = IDENTITY, graph.next(call)
+    found = []
+    while following is not None and not changes_shape(following.operation):
+        step = through(following.operation, affine, following.input_tensors[0].shape[1:])
+        if step is None or max(step.scale.ndim, step.offset.ndim) > 1:
+            break
+        if step is not affine:
+            found.append(following.operation)
+        affine, following = step, graph.next(following)
+    if any(_is_batch_norm(layer) for layer in found):
+        plan.behind[id(call.operation)] = affine
+        plan.gone.update(id(layer) for layer in found)
+
+
+def _fold_forwards(call: Any, graph: _Graph, plan: _Plan) -> None:
+    """A BatchNormalization straight before a layer goes into it, if no zeros are padded onto what it moves."""
+    if not graph.is_called_once(call.operation):
+        return
+    affine = through(call.operation, IDENTITY, call.input_tensors[0].shape[1:])
+    following = graph.next(call)
+    if affine is None or following is None or id(following.operation) in plan.before:
+        return
+    layer = following.operation
+    if _has_weights(layer) and moved_input(layer, affine) is not None:
+        plan.before[id(layer)] = affine
+        plan.gone.add(id(call.operation))
+
+
+def _weights(layer: Any, *, before: Affine, behind: Affine) -> Iterable[NDArray[np.float64]]:
+    """(kernel, bias) of the layer with a map of its input before it and one of its output behind it."""
+    from keras import layers
+
+    weights = moved_input(layer, before)
+    assert weights is not None
+    kernel, moved = weights
+    bias = moved + (array(layer.bias) if layer.use_bias else 0.0)
+    scale = np.broadcast_to(behind.scale, bias.shape)
+    if type(layer) is layers.DepthwiseConv2D:
+        return kernel * scale.reshape(kernel.shape[2:]), bias * scale + behind.offset
+    return kernel * scale, bias * scale + behind.offset
+
+
+def _has_weights(layer: Any) -> bool:
+    from keras import layers
+
+    if type(layer) is layers.Dense:
+        return getattr(layer, "quantization_mode", None) is None
+    return is_convolution(layer) and layer.data_format == "channels_last"
+
+
+def _is_linear(layer: Any) -> bool:
+    import keras
+
+    return layer.activation is None or layer.activation is keras.activations.linear
+
+
+def _is_batch_norm(layer: Any) -> bool:
+    from keras import layers
+
+    return type(layer) is layers.BatchNormalization

@@ -1,0 +1,119 @@
+"""Puts weights into a .tflite that was converted without them. Knows neither Keras nor TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emb.errors import ExportError
+
+# The schema demands it (`force_align: 16`), and XNNPACK and microcontrollers read weights in place.
+_BUFFER_ALIGNMENT = 16
+_IDENTIFIER = b"TFL3"
+
+
+def with_weights(content: bytes, weights: dict[str, NDArray[np.float32]]) -> bytes:
+    """The .tflite with each named input turned into a constant; the same bytes for the same arguments.
+
+    The TRANSPOSE by which the converter brings a weight into TFLite's order of axes is computed here.
+    Raises ExportError if another operation rearranges a weight.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    if not weights:
+        return content
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    values = {int(index): weights[name] for index in graph.inputs if (name := _name(graph.tensors[index])) in weights}
+    inputs = set(values)
+    kept = []
+    for operator in graph.operators:
+        index = int(operator.inputs[0])
+        if index not in values:
+            _refuse_batch_matmul(model, operator, values)
+            kept.append(operator)
+            continue
+        values[int(operator.outputs[0])] = _transposed(model, graph, operator, values[index])
+    graph.operators = kept
+    read = {int(index) for operator in kept for index in operator.inputs}
+    for index in sorted(set(values) & read):
+        buffer = schema.BufferT()
+        buffer.data = np.ascontiguousarray(values[index], np.float32).reshape(-1).view(np.uint8)
+        model.buffers.append(buffer)
+        graph.tensors[index].buffer = len(model.buffers) - 1
+    graph.inputs = np.array([index for index in graph.inputs if int(index) not in inputs], np.int32)
+    _drop_from_signatures(model, inputs)
+    _drop_unused_tensors(graph, model)
+    return _packed(model)
+
+
+def _refuse_batch_matmul(model: Any, operator: Any, values: dict[int, Any]) -> None:
+    """It has no field for the activation behind it, which the converter then loses."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    code = model.operatorCodes[operator.opcodeIndex]
+    is_product = max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.BATCH_MATMUL
+    if is_product and any(int(index) in values for index in operator.inputs):
+        raise ExportError(
+            "the weights could not be put into the TFLite model",
+            why="the converter made a BATCH_MATMUL of a dense layer, which would lose its activation",
+            fix="report this model; it needs a case of its own",
+        )
+
+
+def _transposed(model: Any, graph: Any, operator: Any, value: NDArray[np.float32]) -> NDArray[np.float32]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    code = model.operatorCodes[operator.opcodeIndex]
+    if max(code.builtinCode, code.deprecatedBuiltinCode) != schema.BuiltinOperator.TRANSPOSE:
+        raise ExportError(
+            "the weights could not be put into the TFLite model",
+            why=f"the converter rearranges {_name(graph.tensors[operator.inputs[0]])} by other than a TRANSPOSE",
+            fix="report this model; it needs a case of its own",
+        )
+    axes = np.asarray(model.buffers[graph.tensors[operator.inputs[1]].buffer].data, np.uint8).view(np.int32)
+    return value.transpose(axes)
+
+
+def _drop_from_signatures(model: Any, inputs: set[int]) -> None:
+    for signature in model.signatureDefs or []:
+        signature.inputs = [entry for entry in signature.inputs if entry.tensorIndex not in inputs]
+
+
+def _drop_unused_tensors(graph: Any, model: Any) -> None:
+    used = {int(index) for operator in graph.operators for index in (*operator.inputs, *operator.outputs)}
+    kept = sorted((used | {int(index) for index in (*graph.inputs, *graph.outputs)}) - {-1})
+    place = {index: number for number, index in enumerate(kept)} | {-1: -1}
+    graph.tensors = [graph.tensors[index] for index in kept]
+    for owner in (*graph.operators, graph):
+        owner.inputs = np.array([place[int(index)] for index in owner.inputs], np.int32)
+        owner.outputs = np.array([place[int(index)] for index in owner.outputs], np.int32)
+    for signature in model.signatureDefs or []:
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.tensorIndex = place[entry.tensorIndex]
+
+
+def _packed(model: Any) -> bytes:
+    import flatbuffers
+
+    class Builder(flatbuffers.Builder):
+        def CreateNumpyVector(self, x: Any) -> Any:  # noqa: N802  the name that the schema's objects call
+            if x.dtype != np.uint8:
+                return super().CreateNumpyVector(x)
+            self.StartVector(1, x.size, _BUFFER_ALIGNMENT)
+            self.head = self.head - x.size
+            self.Bytes[self.head : self.head + x.size] = x.tobytes()
+            return self.EndVector()
+
+    data = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
+    # Room for all from the beginning: the builder grows by doubling, and copies every time.
+    builder = Builder(data + data // 16 + (1 << 20))
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _name(tensor: Any) -> str:
+    name = tensor.name
+    return name.decode("utf-8") if isinstance(name, bytes) else str(name)

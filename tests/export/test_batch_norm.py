@@ -1,0 +1,105 @@
+"""Folding BatchNormalization into its neighbours: equal to the model, and only where it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from emb.export._batch_norm import without_batch_norms
+
+IMAGES = np.random.default_rng(0).uniform(0, 1, (3, 10, 10, 4)).astype(np.float32)
+
+
+def _model(build: Callable[[Any], Any]) -> Any:
+    keras.utils.set_random_seed(5)
+    image = keras.Input((10, 10, 4))
+    model = keras.Model(image, build(image))
+    rng = np.random.default_rng(1)
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.4, 1.6, weight.shape) for weight in layer.get_weights()])
+        elif getattr(layer, "use_bias", False):
+            layer.bias.assign(rng.normal(0, 0.5, layer.bias.shape))
+    return model
+
+
+def _norms(model: Any) -> int:
+    return sum(isinstance(layer, layers.BatchNormalization) for layer in model._flatten_layers())
+
+
+def _inner() -> Any:
+    image = keras.Input((10, 10, 4))
+    return keras.Model(image, layers.BatchNormalization()(layers.Conv2D(4, 3)(image)))
+
+
+def _sequential() -> Any:
+    return keras.Sequential([keras.Input((10, 10, 4)), layers.Conv2D(4, 3), layers.BatchNormalization()])
+
+
+BEHIND: dict[str, Callable[[Any], Any]] = {
+    "convolution without bias": lambda x: layers.BatchNormalization()(layers.Conv2D(6, 3, use_bias=False)(x)),
+    "convolution with bias": lambda x: layers.BatchNormalization()(layers.Conv2D(6, 3, padding="same")(x)),
+    "grouped": lambda x: layers.BatchNormalization()(layers.Conv2D(8, 3, groups=2, strides=2)(x)),
+    "dilated": lambda x: layers.BatchNormalization()(layers.Conv2D(8, 3, dilation_rate=2)(x)),
+    "depthwise": lambda x: layers.BatchNormalization()(layers.DepthwiseConv2D(3, depth_multiplier=3)(x)),
+    "dense": lambda x: layers.BatchNormalization()(layers.Dense(7)(layers.Flatten()(x))),
+    "without gamma and beta": lambda x: layers.BatchNormalization(scale=False, center=False)(layers.Conv2D(6, 3)(x)),
+    "dropout between": lambda x: layers.BatchNormalization()(layers.Dropout(0.5)(layers.Conv2D(6, 3)(x))),
+    "two in a row": lambda x: layers.BatchNormalization()(layers.BatchNormalization()(layers.Conv2D(6, 3)(x))),
+    "before unpadded convolution": lambda x: layers.Conv2D(6, 3)(layers.BatchNormalization()(x)),
+    "before padded 1x1 convolution": lambda x: layers.Conv2D(6, 1, padding="same")(layers.BatchNormalization()(x)),
+    "before and behind": lambda x: layers.BatchNormalization()(layers.Conv2D(6, 3)(layers.BatchNormalization()(x))),
+    "in an inner model": lambda x: layers.ReLU()(_inner()(x)),
+    "in an inner Sequential": lambda x: layers.ReLU()(_sequential()(x)),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_folded_model_equals_the_model(name: str) -> None:
+    model = _model(BEHIND[name])
+    expected = np.asarray(model(IMAGES, training=False))
+    lean = without_batch_norms(model)
+    assert _norms(model) > _norms(lean) == 0
+    np.testing.assert_allclose(np.asarray(lean(IMAGES, training=False)), expected, rtol=2e-5, atol=2e-5)
+    # The model is as it was, and can be folded again.
+    np.testing.assert_array_equal(np.asarray(model(IMAGES, training=False)), expected)
+    assert _norms(without_batch_norms(model)) == 0
+
+
+def _read_twice(x: Any) -> Any:
+    y = layers.Conv2D(4, 1)(x)
+    return layers.Add()([layers.BatchNormalization()(y), y])
+
+
+def _shared_convolution(x: Any) -> Any:
+    convolution = layers.Conv2D(4, 1)
+    return layers.BatchNormalization()(convolution(layers.ReLU()(convolution(x))))
+
+
+def _shared_norm(x: Any) -> Any:
+    norm = layers.BatchNormalization()
+    return norm(layers.Conv2D(4, 1)(norm(layers.Conv2D(4, 1)(x))))
+
+
+APART: dict[str, Callable[[Any], Any]] = {
+    "activation between": lambda x: layers.BatchNormalization()(layers.Conv2D(6, 3, activation="relu")(x)),
+    "before ReLU, behind pooling": lambda x: layers.ReLU()(layers.BatchNormalization()(layers.MaxPooling2D(2)(x))),
+    "before padded convolution": lambda x: layers.Conv2D(6, 3, padding="same")(layers.BatchNormalization()(x)),
+    "read twice": _read_twice,
+    "convolution called twice": _shared_convolution,
+    "normalization called twice": _shared_norm,
+    "along another axis": lambda x: layers.BatchNormalization(axis=1)(layers.Conv2D(6, 3)(x)),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_what_cannot_be_exact_is_left_alone(name: str) -> None:
+    model = _model(APART[name])
+    lean = without_batch_norms(model)
+    assert _norms(lean) == _norms(model)
+    np.testing.assert_array_equal(np.asarray(lean(IMAGES, training=False)), np.asarray(model(IMAGES, training=False)))
