@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,11 +31,30 @@ def inspect(
             autocompletion=complete_recipe,
         ),
     ],
+    receptive_field: Annotated[
+        bool, typer.Option("--receptive-field", help="Show how far each layer sees, and nothing else.")
+    ] = False,
+    filters: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the kernels of the first convolution of a trained model."),
+    ] = None,
+    feature_maps: Annotated[
+        Path | None,
+        typer.Option(metavar="IMAGE", help="Draw what each convolution of a trained model makes of an image."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where --feature-maps writes a PNG file for each convolution; else here."),
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of a recipe's model, so that its data set need not be there."),
+    ] = None,
     data_dir: DataDirectory = None,
     trust_model: TrustModel = False,
     as_json: Json = False,
 ) -> None:
-    """Show what each operation of a model costs.
+    """Show what each operation of a model costs, how far it sees, or draw what it has learned.
 
     Shapes, parameters, MACs, receptive field and bytes of activations, and the totals.
     """
@@ -42,14 +62,80 @@ def inspect(
     from emb.pipeline.inspect import document
     from emb.pipeline.inspect import inspect as inspect_model
 
-    inspection = inspect_model(model, data_dir=data_dir, trust_model=trust_model)
+    _refuse_what_does_nothing(
+        filters=filters, image=feature_maps, output=output, receptive_field=receptive_field, classes=classes
+    )
+    if filters is not None or feature_maps is not None:
+        _draw(model, filters=filters, image=feature_maps, output=output, trust_model=trust_model, as_json=as_json)
+        return
+    inspection = inspect_model(model, data_dir=data_dir, trust_model=trust_model, classes=classes)
     if as_json:
         print_json(document(inspection))
         return
     console = stdout()
-    console.print(_table(inspection))
+    console.print(_fields(inspection) if receptive_field else _table(inspection))
     for line in _totals(inspection):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _refuse_what_does_nothing(
+    *, filters: Path | None, image: Path | None, output: Path | None, receptive_field: bool, classes: int | None
+) -> None:
+    """Options that would be passed over in silence."""
+    from emb.errors import SpecError
+
+    if output is not None and image is None:
+        raise SpecError(
+            "--output has nothing to write",
+            why="it is where --feature-maps writes its pictures; --filters names its own file",
+            fix="add --feature-maps IMAGE, or leave --output out",
+        )
+    picture = "--filters" if filters is not None else "--feature-maps" if image is not None else ""
+    for option, given in (("--receptive-field", receptive_field), ("--classes", classes is not None)):
+        if picture and given:
+            raise SpecError(
+                f"{picture} and {option} cannot go together",
+                why="one draws what a trained model holds, the other is about a table of its layers",
+                fix="call emb inspect once with each",
+            )
+
+
+def _draw(
+    model: str, *, filters: Path | None, image: Path | None, output: Path | None, trust_model: bool, as_json: bool
+) -> None:
+    from emb.cli.output import print_json, stdout
+    from emb.pipeline.inspect_pictures import draw_feature_maps, draw_filters
+
+    pictures = [] if filters is None else [draw_filters(model, filters, trust_model=trust_model)]
+    if image is not None:
+        pictures += draw_feature_maps(model, image, output or Path(), trust_model=trust_model)
+    if as_json:
+        print_json({"pictures": [picture.to_json() for picture in pictures]})
+        return
+    for picture in pictures:
+        shape = "x".join(map(str, picture.shape))
+        line = f"{picture.file}: {picture.layer}, {shape}, {picture.least:.4g} to {picture.largest:.4g}"
+        stdout().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _fields(inspection: Inspection) -> Table:
+    """One row for each layer that sees more than the one before it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from emb.pipeline.inspect_fields import field_rows
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
+    for header in ("layer", "operation", "output"):
+        table.add_column(header, no_wrap=True)
+    for header in ("field", "jump", "of the image"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in field_rows(inspection.graph):
+        pixels, jump = (_UNKNOWN, _UNKNOWN) if row.field is None else map(_extents, (row.field.pixels, row.field.jump))
+        share = _UNKNOWN if row.share is None else f"{100 * row.share:.1f} %"
+        cells = (_short(row.operation.name), row.operation.kind, _shape(row.output_shape), pixels, jump, share)
+        table.add_row(*map(escape, cells))
+    return table
 
 
 def _table(inspection: Inspection) -> Table:
@@ -75,7 +161,7 @@ def _table(inspection: Inspection) -> Table:
 
 def _cells(graph: Graph, operation: Operation, row: OperationCost) -> tuple[str, ...]:
     output = graph.tensors[operation.outputs[0]] if operation.outputs else None
-    field = _UNKNOWN if row.field is None else "x".join(map(_pixels, row.field.pixels))
+    field = _UNKNOWN if row.field is None else _extents(row.field.pixels)
     return (
         operation.kind,
         _short(operation.name),
@@ -99,6 +185,8 @@ def _totals(inspection: Inspection) -> list[str]:
         f"{total.parameters:,} parameters in {total.constant_bytes:,} bytes of constants, {total.macs:,} MACs",
         f"activations: {_count(total.peak_live_bytes)} bytes alive at once, a lower bound for the arena",
     ]
+    if inspection.stem:
+        lines.append(f"beginning: {inspection.stem}")
     if total.uncounted:
         lines.append(f"MACs unknown, and not in the sum: {', '.join(total.uncounted)}")
     return lines
@@ -118,6 +206,11 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 def _count(value: int | None) -> str:
     return _UNKNOWN if value is None else f"{value:,}"
+
+
+def _extents(pair: tuple[Fraction, Fraction]) -> str:
+    """Height x width."""
+    return "x".join(map(_pixels, pair))
 
 
 def _pixels(value: Fraction) -> str:

@@ -53,8 +53,8 @@ PARAMETERS = [
     ),
 ]
 
-# As published, in multiply-accumulate operations: He et al. 2015, table 1; for DenseNet-121 the figure that its
-# authors' own count gives, with the normalizations in it.
+# As published: He et al. 2015, table 1, and for ResNet-50 the 3.86 G of Sze et al. 2017, table II; for DenseNet-121 the
+# 2.87 G that PaddleClas lists as FLOPs, without saying what it counts. torchvision lists 2.834 G, which the graph has.
 GIGA_MACS = [
     ("resnet", 18, 1.8),
     ("resnet", 34, 3.6),
