@@ -26,6 +26,8 @@ def build(
     data_dir: str | Path | None = None,
     output: str | Path | None = None,
     trust_model: bool = False,
+    backend: str | None = None,
+    devices: int | str | None = None,
     **fields: Any,
 ) -> Report:
     """What `emb build` does, as a function; the report comes back as a value.
@@ -34,6 +36,7 @@ def build(
     quantize: schemes, "int8" or "float32,int8" or ["float32", "int8"].
     data: a data set's name, a folder with one directory per class, or a .npz file.
     output: where to write; builds/<name>-<schemes> by default.
+    backend, devices: what to train on, "tensorflow" or "jax", and on how many devices (a number or "all").
     fields: any other field of the recipe, its dots as two underscores: train__epochs=3.
     Raises emb.errors.EmbError; what fails for one file on one runtime stands in `report.errors`.
     """
@@ -45,6 +48,8 @@ def build(
         data=data,
         data_dir=Path(data_dir) if data_dir is not None else None,
         trust_model=trust_model,
+        backend=backend,
+        devices=devices,
         output_directory=Path(output) if output is not None else None,
         overrides={"quantize.schemes": schemes} | {key.replace("__", "."): value for key, value in fields.items()},
     )

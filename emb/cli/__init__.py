@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from emb.cli import bench, build, data, doctor, inspect, recipes, run, targets, version
+from emb.cli import bench, build, data, doctor, inspect, recipes, run, targets, train, version, zoo
 from emb.cli.output import print_error
 from emb.errors import EmbError
 
@@ -34,12 +34,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("build")(build.build)
+app.command("train")(train.train)
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.add_typer(data.app, name="data")
 app.command("recipes")(recipes.recipes)
 app.command("targets")(targets.targets)
+app.command("zoo")(zoo.zoo)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
 

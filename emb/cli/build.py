@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from emb.cli.options import DataDirectory, Json, PixelRange, TrustModel, complete_data, complete_recipe
+from emb.cli.options import (
+    Backend,
+    DataDirectory,
+    Devices,
+    Json,
+    PixelRange,
+    TrustModel,
+    Weights,
+    complete_data,
+    complete_recipe,
+)
 
 
 def build(
@@ -43,9 +53,16 @@ def build(
         ),
     ] = None,
     data_dir: DataDirectory = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded; the report names them.")
+    ] = False,
     pixels: PixelRange = None,
     trust_model: TrustModel = False,
+    weights: Weights = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the train images.")] = None,
+    no_train: Annotated[
+        bool, typer.Option("--no-train", help="Keep the weights that the network begins with: random, or --weights.")
+    ] = False,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Its highest value.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
@@ -53,6 +70,8 @@ def build(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override any field: --set train.epochs=3. May be repeated."),
     ] = None,
+    backend: Backend = None,
+    devices: Devices = None,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write; builds/<name>-<schemes> by default.")
     ] = None,
@@ -62,6 +81,7 @@ def build(
 
     Ends with a table of what each file costs in accuracy, bytes and time, and with a directory that holds them.
     """
+    from emb.cli.options import epochs_of
     from emb.cli.output import print_json, stdout
     from emb.cli.progress import Bars
     from emb.pipeline.build import build as run_build
@@ -79,13 +99,17 @@ def build(
                 "quantize.calibration_images": calibration,
                 "quantize.calibration_method": calibration_method,
                 "export.formats": formats,
+                "data.skip_bad": skip_bad or None,
+                "model.weights": weights,
                 "input.pixels": pixels,
-                "train.epochs": epochs,
+                "train.epochs": epochs_of(epochs, no_train=no_train),
                 "train.batch_size": batch_size,
                 "train.learning_rate": learning_rate,
                 "train.seed": seed,
             },
             listener=bars,
+            backend=backend,
+            devices=devices,
         )
     if as_json:
         print_json(report.to_json())

@@ -44,6 +44,25 @@ DataDirectory = Annotated[
 TrustModel = Annotated[
     bool, typer.Option("--trust-model", help="Load a model that carries Python code (Lambda layers).")
 ]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="What Keras trains on: tensorflow or jax; KERAS_BACKEND by default, else tensorflow.",
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option("--devices", metavar="N|all", help="GPUs, or CPU devices, that share each batch. Needs jax."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="imagenet|FILE",
+        help="What the network begins with: the published ImageNet weights, or a .keras file of the same architecture.",
+    ),
+]
 PixelRange = Annotated[
     str | None,
     typer.Option(
@@ -52,3 +71,12 @@ PixelRange = Annotated[
         help="What the model's first layer expects: raw (0..255), 0..1 or -1..1. Only for models of your own.",
     ),
 ]
+
+
+def epochs_of(epochs: int | None, *, no_train: bool) -> int | None:
+    """What --epochs and --no-train say together. Raises SpecError if they contradict each other."""
+    if no_train and epochs:
+        from emb.errors import SpecError
+
+        raise SpecError(f"--no-train and --epochs {epochs} contradict each other", fix="give one of them")
+    return 0 if no_train else epochs

@@ -77,6 +77,15 @@ class Bars:
             self._told_epoch = progress.epoch
             self._console.print(f"epoch {progress.epoch}/{progress.epochs}  {detail}", highlight=False, markup=False)
 
+    def downloading(self, file: str, done_bytes: int, total_bytes: int) -> None:
+        if self._display is None:
+            self.stage_begins(file)
+        if self._display is not None and self._task is not None:
+            detail = f"{done_bytes / 1e6:,.0f} of {total_bytes / 1e6:,.0f} MB"
+            self._display.update(self._task, total=total_bytes, completed=done_bytes, detail=detail)
+        if done_bytes == total_bytes:
+            self._close()
+
     def failed(self, message: str) -> None:
         self._close()
         self._console.print(f"[bold red]error:[/] {message}", highlight=False)

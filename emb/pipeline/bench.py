@@ -15,11 +15,11 @@ from emb import data as data_sets
 from emb.bench import describe_machine, top1
 from emb.bench.crops import crops as crops_of
 from emb.bench.crops import require_count, shape_to_crop_from
-from emb.errors import EmbError, SpecError
+from emb.errors import DataError, EmbError, SpecError
 from emb.graph.cost import cost
 from emb.pipeline.classify import image_shape, preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
-from emb.pipeline.measuring import time_file, ways_to_run
+from emb.pipeline.measuring import time_file, too_long_on_reference_kernels, ways_to_run
 from emb.pipeline.request import data_table
 from emb.pipeline.scoring import probabilities
 from emb.registry import nearest
@@ -91,8 +91,14 @@ def _rows_of(deliverable: Deliverable, images: MeasuredOn, *, only: str | None, 
         if absence:
             rows.append((Row(**way, source=f"not measured: {absence}"), ""))
             continue
+        count = 1 if images.labels is None else len(images.labels) * len(images.views)
+        if skipped := too_long_on_reference_kernels(mode, macs=fixed["macs"], images=count):
+            rows.append((Row(**way, source=f"not measured: {skipped}"), ""))
+            continue
         try:
             rows.append((measured_row(deliverable, images, way, threads=threads), ""))
+        except DataError:  # an image that is streamed and cannot be decoded: no row would have an accuracy
+            raise
         except EmbError as error:
             row = Row(**way, source=f"not measured: {error.what}")
             rows.append((row, f"{deliverable.path.name} on {name} ({mode}): {' '.join(str(error).split())}"))
@@ -168,11 +174,13 @@ def images_for(
         path=Path(table["path"]) if table["path"] else None,
         shape=shape if crops is None else shape_to_crop_from(shape),
         seed=recipe.get("train", {}).get("seed", _SEED),
-        skip_bad=recipe.get("data", {}).get("skip_bad", False),
+        skip_bad=table.get("skip_bad", False),  # of the build's own images alone
     )
-    test = data_sets.load(table["name"], request).test
+    dataset = data_sets.load(table["name"], request)
+    test = dataset.test
     name = f"{len(test):,} test images of {table['name']}"
-    if crops is None:
-        return MeasuredOn(name=name, views=(test.images,), labels=test.labels)
-    views = crops_of(test.images, shape=shape, count=crops)
-    return MeasuredOn(name=f"{name}, mean over {crops} crops of each", views=views, labels=test.labels)
+    views: tuple[Images, ...] = (test.images,)
+    if crops is not None:
+        name += f", mean over {crops} crops of each"
+        views = crops_of(test.images, shape=shape, count=crops)
+    return MeasuredOn(name="; ".join([name, *dataset.notes]), views=views, labels=test.labels)

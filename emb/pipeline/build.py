@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,28 @@ from typing import Any
 from emb import data as data_sets
 from emb.bench import describe_machine, machine_digest
 from emb.errors import EmbError, ModelError
-from emb.pipeline import output
+from emb.pipeline import output, pretrained
+from emb.pipeline.engine import Engine, choose_engine, keras_on_tensorflow
+from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.plan import Plan, plan
 from emb.pipeline.request import data_request, resolve
 from emb.pipeline.rows import assemble
 from emb.pipeline.stage import Context, Listener, Silence, Stage, Work, code_digest, versions
-from emb.pipeline.stages import read_json, write_json
 from emb.spec.recipe import Recipe
 from emb.spec.report import Report
 from emb.store import Artifact, Step, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything that must be known before the first stage runs."""
+
+    recipe: Recipe
+    engine: Engine
+    plan: Plan
+    context: Context
+    store: Store
+    data_digest: str
 
 
 def build(
@@ -33,6 +45,8 @@ def build(
     overrides: Mapping[str, Any] | None = None,
     assignments: Iterable[str] = (),
     listener: Listener | None = None,
+    backend: str | None = None,
+    devices: int | str | None = None,
 ) -> Report:
     """Build a recipe or somebody's own model: train, quantize, export, check, verify, measure, report.
 
@@ -40,36 +54,62 @@ def build(
     data: a data set's name, a folder with one directory per class, or a .npz file.
     overrides: dotted field -> value, e.g. {"train.epochs": 3}.  assignments: the same as texts, "train.epochs=3".
     output_directory: builds/<name>-<schemes> by default.
+    backend, devices: what to train on, see `choose_engine`.
 
     What fails for one file on one runtime stands in `errors` of the report; everything else raises EmbError,
     and nothing is written then.
     """
-    listener = listener or Silence()
-    _settle_backend()
     wanted = resolve(str(recipe), data=data, overrides=overrides, assignments=assignments)
     target = output.directory_for(wanted, output_directory)
-    output.require_replaceable(target)
-    store = Store()
-    model_digest = ""
-    if wanted.model.file:
-        model_digest = output.digest_of_path(Path(wanted.model.file))
-        wanted = _with_shape_of_model(wanted, store, model_digest=model_digest, trust_model=trust_model)
-    context = Context(wanted, data_request(wanted, data_dir=data_dir), trust_model, listener)
-    data_digest = data_sets.digest(wanted.data.name, context.request)
-    planned = plan(
-        wanted, data_digest=data_digest, model_digest=model_digest, machine_digest=machine_digest(describe_machine())
-    )
-    done, failures = _run(planned, context, store)
-    report = assemble(planned, done, failures, recipe=wanted, data_digest=data_digest, directory=target)
-    output.write(report, planned, done, recipe=wanted)
+    engine = engine_for(wanted, backend=backend, devices=devices)
+    with keras_on_tensorflow():
+        output.require_replaceable(target)
+        ready = prepare(wanted, engine, data_dir=data_dir, trust_model=trust_model, listener=listener)
+        done, failures = run(ready)
+        report = assemble(
+            ready.plan, done, failures, recipe=ready.recipe, data_digest=ready.data_digest, directory=target
+        )
+        output.write(report, ready.plan, done, recipe=ready.recipe)
     return report
 
 
-def _settle_backend() -> None:
-    """What must stand in the environment before TensorFlow is imported; what the user has set stays."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def engine_for(recipe: Recipe, *, backend: str | None, devices: int | str | None) -> Engine:
+    """What the recipe is trained on; KERAS_BACKEND is no matter where nothing is trained."""
+    if recipe.train.epochs or backend or devices:
+        return choose_engine(backend=backend, devices=devices)
+    return Engine()
+
+
+def prepare(
+    recipe: Recipe,
+    engine: Engine,
+    *,
+    data_dir: Path | None,
+    trust_model: bool,
+    listener: Listener | None,
+    gradients: bool = False,
+) -> Prepared:
+    """Look at the model and the data and plan the stages. Raises EmbError for whatever cannot be built."""
+    store = Store()
+    listener = listener or Silence()
+    model_digest = ""
+    if recipe.model.file:
+        model_digest = output.digest_of_path(Path(recipe.model.file))
+        recipe = _with_shape_of_model(recipe, store, model_digest=model_digest, trust_model=trust_model)
+    recipe = pretrained.prepared(recipe)
+    weights = pretrained.fetch(recipe, progress=listener.downloading)
+    request = data_request(recipe, data_dir=data_dir)
+    context = Context(recipe, request, trust_model, listener, gradients=gradients)
+    data_digest = data_sets.digest(recipe.data.name, request)
+    planned = plan(
+        recipe,
+        data_digest=data_digest,
+        model_digest=output.digest_of_path(weights) if weights else model_digest,
+        machine_digest=machine_digest(describe_machine()),
+        engine=engine,
+        gradients=gradients,
+    )
+    return Prepared(recipe=recipe, engine=engine, plan=planned, context=context, store=store, data_digest=data_digest)
 
 
 def _with_shape_of_model(recipe: Recipe, store: Store, *, model_digest: str, trust_model: bool) -> Recipe:
@@ -99,17 +139,18 @@ def _with_shape_of_model(recipe: Recipe, store: Store, *, model_digest: str, tru
     return replace(recipe, input=replace(recipe.input, shape=shape))
 
 
-def _run(planned: Plan, context: Context, store: Store) -> tuple[dict[str, Artifact], dict[str, EmbError]]:
+def run(ready: Prepared) -> tuple[dict[str, Artifact], dict[str, EmbError]]:
     """Every stage in turn. A failed optional stage, and what needs it, is left out."""
+    context = ready.context
     done: dict[str, Artifact] = {}
     failures: dict[str, EmbError] = {}
-    for stage in planned.stages:
+    for stage in ready.plan.stages:
         if any(need in failures for need in stage.needs):
             failures[stage.name] = next(failures[need] for need in stage.needs if need in failures)
             continue
         context.listener.stage_begins(stage.name)
         try:
-            artifact = store.run(stage.step(done), partial(_work, stage=stage, context=context, done=done))
+            artifact = ready.store.run(stage.step(done), partial(_work, stage=stage, context=context, done=done))
         except EmbError as error:
             # Only what failed through no fault of the user's is one row's matter.
             if not stage.optional or error.exit_code == EmbError.exit_code:

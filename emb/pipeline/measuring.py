@@ -18,6 +18,9 @@ WARM_UP_S = 0.3
 MEASURE_S = 0.7
 LEAST_RUNS = 20
 
+# Reference kernels take about a second for 1e9 MACs; this is what a row on them may take, three minutes or so.
+REFERENCE_MACS = 200 * 10**9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
@@ -65,6 +68,21 @@ def time_file(
         peak_memory_bytes = process.peak_memory_bytes()
         samples = process.time_runs(inputs, warm_up_s=WARM_UP_S, measure_s=MEASURE_S, min_runs=LEAST_RUNS)
     return Timing(samples_ns=tuple(samples.tolist()), threads=threads, peak_memory_bytes=peak_memory_bytes)
+
+
+def too_long_on_reference_kernels(mode: str, *, macs: int, images: int) -> str:
+    """Why a file is not run on so many images in this mode, or "". Golden outputs are taken all the same.
+
+    macs: of one inference.
+    """
+    if mode != "reference" or macs * images <= REFERENCE_MACS:
+        return ""
+    return f"{images:,} images of {macs / 1e6:,.0f} M MACs take too long on reference kernels"
+
+
+def golden_on(mode: str, *, macs: int, images: int) -> int:
+    """How many of the golden images are run: all of them, fewer on reference kernels where one takes seconds."""
+    return images if mode != "reference" else max(1, min(images, REFERENCE_MACS // (4 * max(macs, 1))))
 
 
 def ways_to_run(file_format: str, *, scheme: str, with_reference_kernels: bool) -> list[tuple[str, str, str]]:

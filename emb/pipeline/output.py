@@ -5,7 +5,7 @@ contract.json               what each model expects and returns
 labels.txt                  the classes, one a line, in the order of the scores
 report.json, report.md      what was measured
 samples.json                raw latency samples behind the report
-history.json                the training, epoch by epoch (if there was one)
+history.json, training.svg  the training, epoch by epoch (if there was one)
 golden/                     images and the outputs that each runtime gave for them
 manifest.json               the recipe, the provenance of every stage, and the sha256 of every file here
 """
@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from emb.errors import ModelError, StoreError
+from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.plan import Plan
-from emb.pipeline.stages import read_json, write_json
 from emb.report import markdown
+from emb.report.curves import training_section
 from emb.spec.contract import Contract, ModelContract, Pixels, TensorContract
 from emb.spec.recipe import Recipe
 from emb.spec.report import Report
@@ -76,10 +77,14 @@ def write(report: Report, planned: Plan, done: Mapping[str, Artifact], *, recipe
         (folder / "labels.txt").write_text("".join(f"{label}\n" for label in contract["labels"]), encoding="utf-8")
         (folder / "samples.json").write_text(json.dumps(_samples(planned, done)) + "\n", encoding="utf-8")
         write_json(folder / "report.json", report.to_json())
-        (folder / "report.md").write_text(markdown.render(report), encoding="utf-8")
+        page = markdown.render(report)
         if "history.json" in done["model"].files:
             shutil.copyfile(done["model"].path("history.json"), folder / "history.json")
-        write_json(folder / MANIFEST, _manifest(folder, done, recipe))
+        if "curves" in done:
+            shutil.copyfile(done["curves"].path("training.svg"), folder / "training.svg")
+            page += training_section(read_json(folder / "history.json")["epochs"], image="training.svg")
+        (folder / "report.md").write_text(page, encoding="utf-8")
+        write_json(folder / MANIFEST, manifest(folder, done, recipe))
 
     replace_directory(report.directory, fill)
 
@@ -138,11 +143,16 @@ def _samples(planned: Plan, done: Mapping[str, Artifact]) -> list[dict[str, Any]
         }
         for file in planned.files
         for row in file.rows
-        if row.measure in done and file.check in done
+        if row.measure in done and file.check in done and _is_measured(done[row.measure])
     ]
 
 
-def _manifest(folder: Path, done: Mapping[str, Artifact], recipe: Recipe) -> dict[str, Any]:
+def _is_measured(artifact: Artifact) -> bool:
+    return "skipped" not in read_json(artifact.path("latency.json"))
+
+
+def manifest(folder: Path, done: Mapping[str, Artifact], recipe: Recipe) -> dict[str, Any]:
+    """The recipe, the provenance of every stage and the sha256 of every file that lies in `folder` now."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         "emb": version("emb"),

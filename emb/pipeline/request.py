@@ -64,6 +64,7 @@ def data_request(recipe: Recipe, *, data_dir: Path | None) -> DataRequest:
         shape=(shape[0], shape[1], shape[2]) if shape else None,
         validation_fraction=recipe.data.validation_fraction,
         seed=recipe.train.seed,
+        skip_bad=recipe.data.skip_bad,
     )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from emb.bench import describe_machine
 from emb.errors import EmbError
+from emb.pipeline.json_files import read_json
 from emb.pipeline.measuring import Timing
 from emb.pipeline.plan import Plan, PlannedFile, PlannedRow
-from emb.pipeline.stages import read_json
 from emb.spec.recipe import Recipe
 from emb.spec.report import DataSummary, Report, Row
 from emb.store import Artifact
@@ -49,8 +49,12 @@ def assemble(
         errors=tuple(errors),
         reference_accuracy=reference["correct"] / reference["total"],
         machine=describe_machine().title,
-        notes=tuple(read_json(done["model"].path("notes.json"))) if "notes.json" in done["model"].files else (),
+        notes=(*data["notes"], *_notes_of_model(done)),
     )
+
+
+def _notes_of_model(done: Done) -> tuple[str, ...]:
+    return tuple(read_json(done["model"].path("notes.json"))) if "notes.json" in done["model"].files else ()
 
 
 def _row(file: PlannedFile, way: PlannedRow, done: Done, failures: Failures) -> Row:
@@ -72,6 +76,8 @@ def _row(file: PlannedFile, way: PlannedRow, done: Done, failures: Failures) -> 
         reason = way.absence or (failure.what if failure else "")
         return Row(**fixed, source=f"not measured: {reason}")
     verified = read_json(done[way.verify].path("verified.json"))
+    if "skipped" in verified:
+        return Row(**fixed, source=f"not measured: {verified['skipped']}")
     timing = Timing.from_json(read_json(done[way.measure].path("latency.json")))
     return Row(
         **fixed,

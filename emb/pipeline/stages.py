@@ -1,4 +1,4 @@
-"""The work of each stage: files in, files out. Decides neither order nor names; `plan` does.
+"""The work of each stage but those that make the model: files in, files out. Decides neither order nor names.
 
 File names inside an artifact are the same whatever the recipe is called, so that equal work has equal digests.
 """
@@ -11,34 +11,21 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emb.errors import ExportError, ModelError
+from emb.errors import ExportError
+from emb.pipeline.json_files import read_json, write_json
+from emb.pipeline.measuring import golden_on, too_long_on_reference_kernels
 from emb.pipeline.pixels import PIXELS
 from emb.pipeline.stage import Work
 from emb.spec.contract import Pixels
-from emb.spec.dataset import Split
+from emb.spec.dataset import Images, Split
 from emb.spec.scheme import Scheme
 
-if TYPE_CHECKING:
-    import keras
-
-    from emb.export.source import Source
-
 GOLDEN_IMAGES = 16
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Indented, sorted, with a final newline: the same value gives the same bytes."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+_PREDICT_BYTES = 64 * 2**20
 
 
 def data(work: Work) -> None:
@@ -53,6 +40,7 @@ def data(work: Work) -> None:
             "train_images": len(dataset.train),
             "validation_images": len(dataset.validation),
             "test_images": len(dataset.test),
+            "notes": dataset.notes,
         },
     )
     np.save(work.folder / "golden.npy", _golden_images(dataset.test))
@@ -65,44 +53,6 @@ def calibration(work: Work) -> None:
     recipe = work.context.recipe
     count, seed = recipe.quantize.calibration_images, recipe.train.seed
     np.save(work.folder / "calibration.npy", calibration_images(work.context.dataset, count=count, seed=seed))
-
-
-def train(work: Work) -> None:
-    """model.keras and history.json: the recipe's builder, trained."""
-    from emb.zoo import ZOO
-
-    recipe, dataset = work.context.recipe, work.context.dataset
-    import keras
-
-    # The weights are drawn from the recipe's seed, whatever ran before in this process.
-    keras.utils.set_random_seed(recipe.train.seed)
-    builder = ZOO.get(recipe.model.builder)
-    arguments = dict(recipe.model.arguments)
-    model = builder.build(input_shape=dataset.shape, classes=len(dataset.labels), **arguments)
-    _fit(model, work, pixels=Pixels())
-
-
-def tune(work: Work) -> None:
-    """model.keras and history.json: somebody's own Keras model, trained on."""
-    source = _open_own(work)
-    if source.model is None:
-        raise ModelError(
-            f"{work.context.recipe.model.file} cannot be trained",
-            why=f"emb trains Keras models; this is {source.kind}",
-            fix="give the .keras or .h5 file, or leave the number of epochs out",
-        )
-    _fit(source.model, work, pixels=PIXELS[work.context.recipe.input.pixels])
-
-
-def adopt(work: Work) -> None:
-    """The user's own model as it is, once it was opened and found to fit; notes.json: what its user should know."""
-    source = _open_own(work)
-    write_json(work.folder / "notes.json", list(source.notes))
-    path = Path(work.context.recipe.model.file)
-    if path.is_dir():
-        shutil.copytree(path, work.folder / "model")
-    else:
-        shutil.copyfile(path, work.folder / f"model{path.suffix.lower()}")
 
 
 def export_float(work: Work, *, file_format: str, model: str) -> None:
@@ -185,6 +135,8 @@ def reference(work: Work, *, model: str) -> None:
 def verify(work: Work, *, file_format: str, source: str, runtime: str, mode: str) -> None:
     """What a runtime answers: scores.npy over the test split, golden.npy (raw outputs), and verified.json.
 
+    On reference kernels, which need seconds for a large network, golden.npy may be of the first images alone, and
+    instead of scores there is the reason in verified.json.
     Raises RuntimeFailure if the runtime fails, ExportError if it answers otherwise when asked again.
     """
     from emb.bench import agreement, top1
@@ -194,10 +146,13 @@ def verify(work: Work, *, file_format: str, source: str, runtime: str, mode: str
     pixels = _pixels(work, source)
     golden_images = np.load(work.file("data", "golden.npy"))
     path = work.file(source, f"model.{file_format}")
+    macs = _macs(path)
+    skipped = too_long_on_reference_kernels(mode, macs=macs, images=len(test))
     with open_runtime(runtime, model=path, mode=mode) as process:
-        golden_inputs = to_input(golden_images, process.input, pixels)
+        count = golden_on(mode, macs=macs, images=len(golden_images))
+        golden_inputs = to_input(golden_images[:count], process.input, pixels)
         golden = process.run_each(golden_inputs)
-        scores = process.scores(test.images, pixels=pixels)
+        scores = None if skipped else process.scores(test.images, pixels=pixels)
         again = process.run_each(golden_inputs)
     if golden.tobytes() != again.tobytes():
         raise ExportError(
@@ -205,19 +160,30 @@ def verify(work: Work, *, file_format: str, source: str, runtime: str, mode: str
             why="its outputs for the golden images changed between two passes",
             fix="do not deploy this file on this runtime",
         )
-    np.save(work.folder / "scores.npy", scores)
     np.save(work.folder / "golden.npy", golden)
+    if scores is None:
+        write_json(work.folder / "verified.json", {"skipped": skipped})
+        return
+    np.save(work.folder / "scores.npy", scores)
     verified = asdict(top1(scores, test.labels))
     verified["agreement"] = agreement(scores, np.load(work.file("reference", "scores.npy")))
     write_json(work.folder / "verified.json", verified)
 
 
 def measure(work: Work, *, file_format: str, source: str, runtime: str, mode: str) -> None:
-    """latency.json: raw samples of single inferences on one thread, and the peak memory of the process."""
+    """latency.json: raw samples of single inferences on one thread, and the peak memory of the process.
+
+    Where the row would take too long on reference kernels it holds the reason.
+    """
     from emb.pipeline.measuring import time_file
 
+    path = work.file(source, f"model.{file_format}")
+    images = read_json(work.file("data", "data.json"))["test_images"]
+    if skipped := too_long_on_reference_kernels(mode, macs=_macs(path), images=images):
+        write_json(work.folder / "latency.json", {"skipped": skipped})
+        return
     timing = time_file(
-        work.file(source, f"model.{file_format}"),
+        path,
         np.load(work.file("data", "golden.npy")),
         runtime=runtime,
         mode=mode,
@@ -227,56 +193,37 @@ def measure(work: Work, *, file_format: str, source: str, runtime: str, mode: st
     (work.folder / "latency.json").write_text(json.dumps(timing.to_json()), encoding="utf-8")
 
 
-def _fit(model: keras.Model, work: Work, *, pixels: Pixels) -> None:
-    from emb.train import train as fit
+def _macs(path: Path) -> int:
+    """Of one inference, as far as its operations can be counted."""
+    from emb.graph.cost import cost
+    from emb.graph.files import read
 
-    dataset = work.context.dataset
-    progress = work.folder / "progress"
-    history = fit(
-        model,
-        train=dataset.train,
-        validation=dataset.validation,
-        spec=work.context.recipe.train,
-        directory=progress,
-        progress=work.context.listener.training,
-        pixels=pixels,
-    )
-    model.save(work.folder / "model.keras")
-    write_json(work.folder / "history.json", history.to_json())
-    shutil.rmtree(progress, ignore_errors=True)
+    return cost(read(path)).macs
 
 
 def _pixels(work: Work, stage: str) -> Pixels:
     return Pixels(**read_json(work.file(stage, "pixels.json")))
 
 
-def _open_own(work: Work) -> Source:
-    """The user's model. Raises ModelError if its number of classes is not that of the data."""
-    from emb.export.source import open_source
-
-    path = Path(work.context.recipe.model.file)
-    source = open_source(path, trust=work.context.trust_model)
-    labels = work.context.dataset.labels
-    if source.classes != len(labels):
-        raise ModelError(
-            f"{path} gives {source.classes} scores; the data set {work.context.dataset.name} has {len(labels)} classes",
-            why=f"the classes are {', '.join(labels[:12])}{', …' if len(labels) > 12 else ''}",
-            fix="give the data that the model was made for, or a model with one score per class",
-        )
-    return source
-
-
-def _answers_of(path: Path, work: Work) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+def _answers_of(path: Path, work: Work) -> Callable[[Images], NDArray[np.float32]]:
     from emb.export.source import open_source
     from emb.runtimes import open_runtime
 
     pixels = PIXELS[work.context.recipe.input.pixels]
     source = open_source(path, trust=work.context.trust_model)
 
-    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        scores = source.predict(images, pixels=pixels)
-        if scores is not None:
-            return scores
+    def answer(images: Images) -> NDArray[np.float32]:
+        # In batches of whole predict batches, as the images may be files that do not fit in memory.
+        image_bytes = int(np.prod(images.shape[1:]))
+        step = max(1, _PREDICT_BYTES // (256 * image_bytes)) * 256
+        parts: list[NDArray[np.float32]] = []
+        for start in range(0, len(images), step):
+            scores = source.predict(images[start : start + step], pixels=pixels)
+            if scores is None:
+                break
+            parts.append(scores)
+        if parts:
+            return np.concatenate(parts)
         with open_runtime("litert" if path.suffix == ".tflite" else "onnxruntime", model=path) as process:
             return process.scores(images, pixels=pixels)
 

@@ -31,12 +31,14 @@ from emb.runtimes._onnx_border import border_quantization
 from emb.runtimes._registry import RUNTIMES
 from emb.runtimes._tensors import to_input, to_scores
 from emb.spec.contract import ModelContract, Pixels, TensorContract
+from emb.spec.dataset import Images
 from emb.spec.measurement import Memory
 
 # One request carries no more than this, so that it is answered well within the time limit.
 _CHUNK_BYTES = 1 << 20
 _CHUNK_INPUTS = 256
 _IMAGES_AT_ONCE = 1024
+_IMAGE_BYTES_AT_ONCE = 1 << 25
 
 
 class RuntimeProcess:
@@ -80,7 +82,7 @@ class RuntimeProcess:
 
     def scores(
         self,
-        images: NDArray[np.uint8],
+        images: Images,
         *,
         pixels: Pixels | None = None,
         contract: ModelContract | None = None,
@@ -91,12 +93,10 @@ class RuntimeProcess:
         """
         tensor_in = contract.input if contract else self.input
         tensor_out = contract.output if contract else self.output
+        step = max(1, min(_IMAGES_AT_ONCE, _IMAGE_BYTES_AT_ONCE // max(1, int(np.prod(images.shape[1:])))))
         parts = [
-            to_scores(
-                self.run_each(to_input(images[start : start + _IMAGES_AT_ONCE], tensor_in, pixels or Pixels())),
-                tensor_out,
-            )
-            for start in range(0, max(1, len(images)), _IMAGES_AT_ONCE)
+            to_scores(self.run_each(to_input(images[start : start + step], tensor_in, pixels or Pixels())), tensor_out)
+            for start in range(0, max(1, len(images)), step)
         ]
         return np.concatenate(parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,20 @@ class GradientSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SurfaceSummary:
+    """Mean cross-entropies in nats over some validation images: of the model, and of all points around it.
+
+    points: to a side of the square.
+    """
+
+    points: int
+    images: int
+    loss_of_model: float
+    lowest_loss: float
+    highest_loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReport:
     """All that a training says.
 
@@ -49,6 +63,7 @@ class TrainingReport:
     epochs: tuple[Mapping[str, float], ...]
     kept_epoch: int
     gradients: GradientSummary | None = None
+    surface: SurfaceSummary | None = None
     tensorboard: Path | None = None
     notes: tuple[str, ...] = ()
 
@@ -65,6 +80,7 @@ class TrainingReport:
             "epochs": [dict(epoch) for epoch in self.epochs],
             "kept_epoch": self.kept_epoch,
             "gradients": None if self.gradients is None else self.gradients.to_json(),
+            "surface": None if self.surface is None else asdict(self.surface),
             "tensorboard": None if self.tensorboard is None else str(self.tensorboard),
             "notes": list(self.notes),
         }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _RAW = Pixels()
-_BATCH = 500
+_BATCH = 100  # images; the activations of 500 at 224x224 would fill the memory
 # A probability of 0 would be an infinite loss; this is what float32 can tell from 1.
 _LEAST_PROBABILITY = 1e-7
 

@@ -1,0 +1,235 @@
+"""The single stages of a build, each with everything that decides what it makes. Puts them in no order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from emb.pipeline import stages, training_stages
+from emb.pipeline.drawing import draw_curves, draw_surface
+from emb.pipeline.engine import Engine
+from emb.pipeline.stage import Stage, Work, versions
+from emb.pipeline.training_process import train_in_own_process
+from emb.spec.recipe import Recipe
+from emb.spec.scheme import Scheme
+
+Format = Literal["tflite", "onnx"]
+
+_KERAS = ("keras", "tensorflow", "numpy")
+_CONVERTERS = {"tflite": ("tensorflow", "keras"), "onnx": ("tensorflow", "keras", "tf2onnx", "onnx")}
+_QUANTIZERS = {
+    "tflite": ("ai-edge-quantizer", "ai-edge-litert", "flatbuffers"),
+    "onnx": ("onnxruntime", "onnx"),
+}
+# What the model stage runs of the pipeline's own, and what all others do.
+_TRAINING_CODE = ("pipeline/training_stages.py", "pipeline/pixels.py", "pipeline/json_files.py", "spec")
+_OWN_CODE = ("pipeline/stages.py", "pipeline/measuring.py", "pipeline/pixels.py", "pipeline/json_files.py", "spec")
+
+
+def data_stage(recipe: Recipe, digest: str) -> Stage:
+    """What the data set holds, and the golden images."""
+    return Stage(
+        name="data",
+        group="data",
+        work=stages.data,
+        inputs={"data": digest},
+        parameters=data_parameters(recipe),
+        tools=versions(("numpy", "pillow")),
+        packages=("data", *_OWN_CODE),
+    )
+
+
+def calibration_stage(recipe: Recipe, digest: str) -> Stage:
+    """Images whose activations give the ranges of quantization."""
+    return Stage(
+        name="calibration",
+        group="data",
+        work=stages.calibration,
+        inputs={"data": digest},
+        parameters={**data_parameters(recipe), "images": recipe.quantize.calibration_images},
+        tools=versions(("numpy", "pillow")),
+        packages=("data", *_OWN_CODE),
+    )
+
+
+def model_stage(
+    recipe: Recipe, *, data_digest: str, model_digest: str, engine: Engine, gradients: bool
+) -> tuple[Stage, str]:
+    """The stage called "model", and the name of the model in its artifact."""
+    own = recipe.model.file
+    common: dict[str, Any] = {"name": "model", "group": "train", "chatty": True}
+    if own and recipe.train.epochs == 0:
+        path = Path(own)
+        stage = Stage(
+            **common,
+            work=training_stages.adopt,
+            needs=("data",),
+            inputs={"model": model_digest},
+            tools=versions(_KERAS),
+            packages=("export", "layers", *_TRAINING_CODE),
+        )
+        return stage, "model" if path.is_dir() else f"model{path.suffix.lower()}"
+    work: Callable[[Work], None] = training_stages.tune if own else training_stages.train
+    if engine.backend != "tensorflow":
+        work = partial(train_in_own_process, engine=engine, tuned=bool(own))
+    stage = Stage(
+        **common,
+        work=work,
+        inputs={"data": data_digest} | ({"model": model_digest} if model_digest else {}),
+        parameters={
+            **data_parameters(recipe),
+            "builder": recipe.model.builder,
+            "arguments": dict(recipe.model.arguments),
+            "pixels": recipe.input.pixels,
+            "train": asdict(recipe.train),
+            "backend": engine.backend,
+            "devices": engine.devices,
+            "gradients": gradients,
+        },
+        tools=versions(engine.tools),
+        packages=("train", "data", "layers", "export" if own else "zoo", "pipeline/pretrained.py", *_TRAINING_CODE),
+        resumable=True,
+    )
+    return stage, "model.keras"
+
+
+def curves_stage(recipe: Recipe) -> Stage:
+    """The training as pictures."""
+    return Stage(
+        name="curves",
+        group="curves",
+        work=partial(draw_curves, title=recipe.name),
+        needs=("model",),
+        parameters={"title": recipe.name},
+        tools=versions(("altair", "vl-convert-python")),
+        packages=("report/curves.py", "report/chart.py", "pipeline/drawing.py", "pipeline/json_files.py"),
+    )
+
+
+def surface_stage(recipe: Recipe, *, data_digest: str, points: int) -> Stage:
+    """The loss around the trained model; points: to a side."""
+    return Stage(
+        name="surface",
+        group="surface",
+        work=partial(draw_surface, title=recipe.name, points=points),
+        needs=("model",),
+        inputs={"data": data_digest},
+        parameters={
+            **data_parameters(recipe),
+            "pixels": recipe.input.pixels,
+            "points": points,
+            "title": recipe.name,
+        },
+        tools=versions((*_KERAS, "altair", "vl-convert-python")),
+        packages=(
+            *("train/surface.py", "report/surface.py", "report/chart.py", "pipeline/drawing.py", "pipeline/pixels.py"),
+            *("export", "layers", "data", "spec"),
+        ),
+        chatty=True,
+    )
+
+
+def reference_stage(recipe: Recipe, model_file: str, *, data_digest: str) -> Stage:
+    """The float model's own answers."""
+    return Stage(
+        name="reference",
+        group="reference",
+        work=partial(stages.reference, model=model_file),
+        needs=("data", "model"),
+        inputs={"data": data_digest},
+        parameters={**data_parameters(recipe), "pixels": recipe.input.pixels},
+        tools=versions((*_KERAS, "ai-edge-litert", "onnxruntime")),
+        packages=("export", "layers", "data", "bench", "runtimes", "graph", *_OWN_CODE),
+        chatty=True,
+    )
+
+
+def float_stage(recipe: Recipe, file_format: Format, model_file: str, *, optional: bool) -> Stage:
+    """The float32 file of one format. optional: the build goes on without it."""
+    return Stage(
+        name=f"float32.{file_format}",
+        group="export",
+        work=partial(stages.export_float, file_format=file_format, model=model_file),
+        needs=("model",),
+        parameters={"format": file_format, "pixels": recipe.input.pixels, "softmax": recipe.export.softmax},
+        tools=versions(_CONVERTERS[file_format]),
+        packages=("export", "layers", *_OWN_CODE),
+        chatty=True,
+        optional=optional,
+    )
+
+
+def quantize_stage(recipe: Recipe, file_format: Format, scheme: Scheme, *, source: str) -> Stage:
+    """A file in another scheme. source: the stage with the float32 file."""
+    method = {"method": recipe.quantize.calibration_method} if scheme.calibrated else {}
+    return Stage(
+        name=f"{scheme.name}.{file_format}",
+        group="quantize",
+        work=partial(stages.quantize, file_format=file_format, scheme=scheme, source=source),
+        needs=(source, "calibration") if scheme.calibrated else (source,),
+        parameters={"scheme": scheme.name, **method},
+        tools=versions(_QUANTIZERS[file_format]),
+        packages=("quantize", *_OWN_CODE),
+        chatty=True,
+        optional=True,
+    )
+
+
+def check_stage(file_format: Format, scheme: Scheme, *, source: str, optional: bool) -> Stage:
+    """The rules that a file must obey. source: the stage with the file."""
+    return Stage(
+        name=f"check {source}",
+        group="check",
+        work=partial(stages.check, file_format=file_format, scheme=scheme, source=source),
+        needs=(source,),
+        parameters={"scheme": scheme.name},
+        tools=versions(("ai-edge-litert", "onnx")),
+        packages=("graph", "export", "pipeline/graphs.py", *_OWN_CODE),
+        optional=optional,
+    )
+
+
+def verify_stage(
+    recipe: Recipe, file_format: Format, source: str, runtime: str, mode: str, *, data_digest: str
+) -> Stage:
+    """What one runtime answers, in one of its modes."""
+    return Stage(
+        name=f"verify {source} on {runtime} {mode}",
+        group="verify",
+        work=partial(stages.verify, file_format=file_format, source=source, runtime=runtime, mode=mode),
+        needs=("data", "reference", source),
+        inputs={"data": data_digest},
+        parameters={**data_parameters(recipe), "pixels": recipe.input.pixels, "runtime": runtime, "mode": mode},
+        tools=versions((runtime if runtime != "litert" else "ai-edge-litert", "numpy")),
+        packages=("runtimes", "graph", "data", "bench", *_OWN_CODE),
+        optional=True,
+    )
+
+
+def measure_stage(
+    recipe: Recipe, file_format: Format, source: str, runtime: str, mode: str, *, machine_digest: str
+) -> Stage:
+    """How long one runtime takes on this machine."""
+    return replace(
+        verify_stage(recipe, file_format, source, runtime, mode, data_digest=""),
+        name=f"measure {source} on {runtime} {mode}",
+        group="measure",
+        work=partial(stages.measure, file_format=file_format, source=source, runtime=runtime, mode=mode),
+        needs=("data", source),
+        inputs={"machine": machine_digest},
+        parameters={"pixels": recipe.input.pixels, "runtime": runtime, "mode": mode},
+    )
+
+
+def data_parameters(recipe: Recipe) -> dict[str, Any]:
+    """What decides the images beside the files' content."""
+    return {
+        "data": recipe.data.name,
+        "shape": list(recipe.input.shape),
+        "validation_fraction": recipe.data.validation_fraction,
+        "seed": recipe.train.seed,
+        "skip_bad": recipe.data.skip_bad,
+    }

@@ -1,0 +1,90 @@
+"""Every recipe: a narrow version, trained briefly on digits, becomes int8 TFLite and ONNX that agree with Keras."""
+
+from __future__ import annotations
+
+import gc
+from inspect import signature
+
+import pytest
+
+from emb.pipeline import measuring
+from emb.pipeline.build import build
+from emb.pipeline.recipes import load_recipe, recipe_names
+from emb.zoo import ZOO
+
+pytestmark = pytest.mark.slow
+
+# One of each builder, and of its kinds of blocks; `make test-family` builds the others.
+IN_CI = {
+    "alexnet-cifar10", "densenet-cifar10", "googlenet", "inception-v2-cifar10", "inception-v3-cifar10",
+    "inception-v4-cifar10", "lenet", "mlp-deep", "mnist-best", "mnist-cnn", "overfeat-cifar10", "plain20-cifar10",
+    "resnet8-cifar10", "resnet18", "resnet20-cifar10", "resnet50", "vgg16", "vgg16-cifar10",
+}  # fmt: skip
+RECIPES = [name if name in IN_CI else pytest.param(name, marks=pytest.mark.family) for name in recipe_names()]
+
+LEAST_AGREEMENT = 0.97
+
+# What the recipe's own hyperparameters, made for other data, would not do within a minute.
+BRIEFLY = {
+    "data.name": "digits",
+    "data.path": "",
+    "data.validation_fraction": 0.1,
+    "input.shape": [16, 16, 3],
+    "train.optimizer": "adam",
+    "train.learning_rate": 0.001,
+    "train.schedule": "cosine",
+    "train.warmup_epochs": 1,
+    "train.warmup_learning_rate": 0.0,
+    "train.weight_decay": 0.0,
+    "train.ema_momentum": 0.0,
+    "train.batch_size": 32,
+    "train.epochs": 8,
+    "train.augment.flip": False,
+    "train.augment.crop_pixels": 0,
+    "train.augment.crop_area_fraction": 0.0,
+    "train.augment.brightness_fraction": 0.0,
+    "train.augment.contrast_fraction": 0.0,
+    "train.augment.saturation_fraction": 0.0,
+    "quantize.schemes": "int8",
+    "export.formats": "tflite,onnx",
+}
+
+
+def test_ci_builds_a_recipe_of_every_builder():
+    assert set(recipe_names()) >= IN_CI
+    assert {load_recipe(name).model.builder for name in IN_CI} == set(ZOO.names())
+
+
+def _narrow(builder):
+    """A quarter of the width; no dropout, with which deep networks without normalization need longer to begin."""
+    wanted = {"width": 0.25, "dropout": 0.0}
+    known = signature(ZOO.get(builder).build).parameters
+    return {f"model.arguments.{name}": value for name, value in wanted.items() if name in known}
+
+
+@pytest.fixture(autouse=True)
+def _no_time_is_measured(monkeypatch):
+    monkeypatch.setattr(measuring, "WARM_UP_S", 0.0)
+    monkeypatch.setattr(measuring, "MEASURE_S", 0.0)
+    monkeypatch.setattr(measuring, "LEAST_RUNS", 1)
+    yield
+    import keras
+
+    keras.backend.clear_session()
+    gc.collect()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_builds_int8_files_that_agree_with_keras(name, tmp_path):
+    recipe = load_recipe(name)
+    report = build(name, overrides=BRIEFLY | _narrow(recipe.model.builder), output_directory=tmp_path / "build")
+    assert not report.errors
+    assert {(row.format, row.scheme) for row in report.rows} == {
+        ("tflite", "float32"),
+        ("tflite", "int8"),
+        ("onnx", "int8"),
+    }
+    # A model that knows nothing gives one class to all, and then everything agrees.
+    assert report.reference_accuracy > 0.5
+    for row in report.rows:
+        assert row.agreement >= LEAST_AGREEMENT, f"{row.file} on {row.runtime} ({row.mode})"

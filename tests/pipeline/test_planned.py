@@ -1,0 +1,54 @@
+"""Every stage is found anew when the code behind it changes: the source it names is there, its own work included."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import emb
+from emb.pipeline.engine import Engine
+from emb.pipeline.plan import plan
+from emb.pipeline.planned import surface_stage
+from emb.pipeline.request import resolve
+from emb.pipeline.stage import Stage
+
+ROOT = Path(emb.__file__).parent
+DIGESTS = {"data_digest": "data", "model_digest": "model", "machine_digest": "machine"}
+
+
+def stages_of(*, file: str = "", epochs: int = 3) -> dict[str, Stage]:
+    """A stage of each group of a whole plan, and the surface. file: a model of the user's own."""
+    overrides = {"quantize.schemes": ["int8"], "export.formats": ["tflite", "onnx"], "train.epochs": epochs}
+    recipe = resolve("lenet", overrides=overrides)
+    if file:
+        recipe = replace(recipe, model=replace(recipe.model, builder="", arguments={}, file=file))
+    planned = plan(recipe, **DIGESTS, engine=Engine(), gradients=False)
+    stages = [*planned.stages, surface_stage(recipe, data_digest="data", points=21)]
+    return {stage.group: stage for stage in stages}
+
+
+TRAINED = stages_of()
+OWN = {
+    "own, trained on": stages_of(file="own.keras")["train"],
+    "own, as it is": stages_of(file="own.keras", epochs=0)["train"],
+}
+
+
+@pytest.mark.parametrize("name", [*TRAINED, *OWN])
+def test_a_stage_names_the_source_of_its_work(name):
+    stage = (TRAINED | OWN)[name]
+    absent = [package for package in stage.packages if not (ROOT / package).exists()]
+    assert absent == []
+    assert len(set(stage.packages)) == len(stage.packages)
+    work = stage.work.func if isinstance(stage.work, partial) else stage.work
+    own = Path(inspect.getsourcefile(work))
+    assert any(own.is_relative_to(ROOT / package) for package in stage.packages)
+
+
+def test_a_change_of_the_evaluation_does_not_train_anew():
+    assert "pipeline/stages.py" not in TRAINED["train"].packages
+    assert "pipeline/training_stages.py" in TRAINED["train"].packages
