@@ -3,26 +3,30 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: lenet test test-fast check golden docs bench lock clean help
+.PHONY: lenet test test-fast test-family check golden docs bench lock clean help
 
 help:
 	@echo "make lenet      set up .venv and build an int8 LeNet on the embedded data"
 	@echo "make test       set up .venv and run all tests that need no board"
 	@echo "make test-fast  the unit tests alone"
+	@echo "make test-family  a narrow build of every recipe that make test leaves out (half an hour)"
 	@echo "make check      ruff, mypy, import contracts, help texts in the docs"
 	@echo "make golden     rewrite the golden files and the generated parts of the docs"
 	@echo "make docs       build the documentation into site/, offline"
-	@echo "make bench      measure the tables of benchmarks/README.md (an hour; needs MNIST in EMB_DATA_DIR)"
+	@echo "make bench      measure the tables of benchmarks/README.md (hours; needs MNIST in EMB_DATA_DIR)"
 	@echo "make lock       resolve the dependencies of pyproject.toml anew into the lock files"
 
 lenet: .venv/runtime
 	$(BIN)/emb build lenet --quantize int8
 
 test: .venv/dev
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not family"
 
 test-fast: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+test-family: .venv/dev
+	$(BIN)/pytest -n 2 -m family
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -41,6 +45,8 @@ docs: .venv/dev
 bench: .venv/dev
 	$(BIN)/python benchmarks/against_plain.py
 	$(BIN)/python benchmarks/mnist_accuracy.py
+	$(BIN)/python benchmarks/vanishing_gradients.py
+	$(BIN)/python benchmarks/full_size.py
 
 # uv writes one lock for all Python versions; it is fetched for this target alone.
 lock:

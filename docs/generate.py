@@ -10,6 +10,7 @@ from pathlib import Path
 COMMANDS = (
     "",
     "build",
+    "train",
     "run",
     "bench",
     "inspect",
@@ -18,6 +19,7 @@ COMMANDS = (
     "data fetch",
     "recipes",
     "targets",
+    "zoo",
     "doctor",
     "version",
 )

@@ -34,6 +34,7 @@ __all__ = [
     "digest",
     "downloadable",
     "fetch",
+    "fetch_file",
     "load",
     "locate",
     "read_image",
@@ -85,7 +86,7 @@ def digest(name: str, request: DataRequest) -> str:
 
     Raises DataError if the data set is missing or incomplete or a file cannot be read.
     """
-    from emb.data._files import digest_of
+    from emb.data._digest import digest_of
 
     return digest_of(locate(name, request).require())
 
@@ -93,12 +94,14 @@ def digest(name: str, request: DataRequest) -> str:
 def load(name: str, request: DataRequest) -> Dataset:
     """The data set as three disjoint splits of raw uint8 pixels; validation is a stratified share of train.
 
+    The images of a large folder are no arrays but are decoded when they are asked for (emb.spec.dataset.Images).
     Raises DataError, naming the file, for whatever is missing, damaged or unfit.
     """
+    from emb.data._digest import digest_of
     from emb.data._parts import assemble
 
     located = locate(name, request).require()
-    return assemble(name, DATA.get(name).read(located, request), request=request, digest=digest(name, request))
+    return assemble(name, DATA.get(name).read(located, request), request=request, digest=digest_of(located))
 
 
 def calibration_images(dataset: Dataset, *, count: int, seed: int) -> NDArray[np.uint8]:
@@ -115,7 +118,8 @@ def calibration_images(dataset: Dataset, *, count: int, seed: int) -> NDArray[np
             fix=f"ask for 1 to {len(dataset.train):,} (--calibration)",
         )
     chosen = balanced(dataset.train.labels, count=count, seed=seed)
-    return dataset.train.images[chosen]
+    images: NDArray[np.uint8] = dataset.train.images[chosen]
+    return images
 
 
 def read_image(path: Path, *, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -125,7 +129,8 @@ def read_image(path: Path, *, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """
     from emb.data._pixels import read_all
 
-    return read_all([path], shape=shape)[0]
+    image: NDArray[np.uint8] = read_all([path], count=1, shape=shape)[0]
+    return image
 
 
 def downloadable() -> tuple[str, ...]:
@@ -151,3 +156,24 @@ def fetch(
             fix=f"known: {', '.join(downloadable())}",
         )
     return fetch_all(name, module.DOWNLOAD, directory=directory or user_directory(), progress=progress)
+
+
+def fetch_file(
+    url: str,
+    *,
+    checksum: str,
+    directory: Path,
+    of: str,
+    command: str,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Path:
+    """One published file in `directory`, downloaded unless it lies there already; an interrupted call is continued.
+
+    checksum: "sha256:..." or "md5:...".  of, command: what it belongs to and what fetches it, for messages.
+    Raises DataError without a connection or with a wrong checksum.
+    """
+    from emb.data._fetch import Download, RemoteFile, fetch_all
+
+    remote = RemoteFile(name=url.rsplit("/", 1)[1], urls=(url,), total_bytes=None, checksum=checksum)
+    download = Download(folder=".", files=(remote,), command=command)
+    return fetch_all(of, download, directory=directory, progress=progress).files[0]

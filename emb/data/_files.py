@@ -1,15 +1,14 @@
-"""Bytes of data files: reading, hashing, and the words for a damaged one. Knows no format."""
+"""Bytes of data files: reading, hashing, and the words for a damaged one and for a list of them. Knows no format."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
-from emb.data._locate import Located
 from emb.errors import DataError
 from emb.store import sha256_of_file
+
+_FEW = 3
 
 
 def damaged(path: Path, why: str, *, fix: str = "") -> DataError:
@@ -34,27 +33,15 @@ def read_bytes(path: Path) -> bytes:
         raise unreadable(path, error) from error
 
 
-def digest_of(located: Located) -> str:
-    """sha256 (hex): of the file's bytes if there is one, else over the sorted (relative path, sha256) of all.
-
-    Neither the place nor the dates of the files matter; their names do, because a name can be a label.
-    """
-    # sha256 lets go of the interpreter lock, so threads help with CIFAR-10's 184 MB and with folders.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        hashes = list(pool.map(_sha256, located.files))
-    if len(hashes) == 1:
-        return hashes[0]
-    if located.directory is None:
-        raise ValueError(f"{located.name} was not found and has no digest")
-    names = [os.fsencode(path.relative_to(located.directory).as_posix()) for path in located.files]
-    total = hashlib.sha256()
-    for name, content in sorted(zip(names, hashes, strict=True)):
-        total.update(name + b"\0" + content.encode() + b"\n")
-    return total.hexdigest()
-
-
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes. Raises DataError if it cannot be read."""
     try:
         return sha256_of_file(path)
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:_FEW])
+    return f"{shown} and {len(names) - _FEW:,} more" if len(names) > _FEW else shown

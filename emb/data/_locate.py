@@ -15,13 +15,13 @@ class Located:
     """What a search for a data set came to.
 
     directory: what the files' relative names start from; None if nothing usable was found.
-    files: absolute paths of all source files, in the order that the data set's `read` expects.
+    files: absolute paths of all source files, in the order that the data set's `read` expects; of a folder, the Tree.
     looked: every place that was looked at.  problem: why the data set cannot be used, ready to be raised.
     """
 
     name: str
     directory: Path | None = None
-    files: tuple[Path, ...] = ()
+    files: Sequence[Path] = ()
     looked: tuple[Path, ...] = ()
     problem: DataError | None = None
 

@@ -9,18 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.data._splits import stratified
+from emb.data._streamed import StreamedImages
 from emb.errors import DataError
 from emb.spec.dataset import DataRequest, Dataset, Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a reader hands over. validation: None if the data set has none of its own, and train gives a share."""
+    """What a reader hands over. validation: None if the data set has none of its own, and train gives a share.
+
+    notes: see Dataset.
+    """
 
     train: Split
     test: Split
     labels: tuple[str, ...]
     validation: Split | None = None
+    notes: tuple[str, ...] = ()
 
 
 def assemble(name: str, parts: Parts, *, request: DataRequest, digest: str) -> Dataset:
@@ -41,17 +46,26 @@ def assemble(name: str, parts: Parts, *, request: DataRequest, digest: str) -> D
                 fix="bring all images to one shape",
             )
     _check_classes(name, train=train, labels=parts.labels)
-    return Dataset(name=name, train=train, validation=validation, test=parts.test, labels=parts.labels, digest=digest)
+    return Dataset(
+        name=name,
+        train=train,
+        validation=validation,
+        test=parts.test,
+        labels=parts.labels,
+        digest=digest,
+        notes=parts.notes,
+    )
 
 
 def select(split: Split, mask: NDArray[np.bool_]) -> Split:
-    """The images of a split for which `mask`, (n,) bool, is true; their order stays."""
-    return Split(images=split.images[mask], labels=split.labels[mask])
+    """The images of a split for which `mask`, (n,) bool, is true; their order stays. Files stay undecoded."""
+    images = split.images.select(mask) if isinstance(split.images, StreamedImages) else split.images[mask]
+    return Split(images=images, labels=split.labels[mask])
 
 
 def _check_split(name: str, part: str, split: Split, *, classes: int) -> None:
     images, labels = split.images, split.labels
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+    if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[3] not in (1, 3):
         raise DataError(
             f"the {part} images of {name} are {images.dtype} of shape {_text(images.shape)}",
             fix="give uint8 of (n, height, width, channels) with 1 or 3 channels",

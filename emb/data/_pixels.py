@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,26 +30,85 @@ from emb.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+FIX = "replace it by an intact JPEG or PNG, or remove it"
 _FORMATS = ("JPEG", "PNG")
+_MOST_THREADS = 16
+_FILES_AT_ONCE = 4096
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_loud: warnings.catch_warnings[None]
 _ORIENTATION_TAG = 0x0112
 
 
-def read_all(paths: Sequence[Path], *, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """JPEG or PNG files as (n, *shape), shape = (height, width, channels). Raises DataError, naming the file."""
-    pixels = np.empty((len(paths), *shape), dtype=np.uint8)
+def read_all(paths: Iterable[Path], *, count: int, shape: tuple[int, int, int], fix: str = FIX) -> NDArray[np.uint8]:
+    """`count` JPEG or PNG files as (count, *shape), shape = (height, width, channels), decoded in threads.
 
-    def fill(index: int) -> None:
-        pixels[index] = _read(paths[index], shape)
+    fix: what the user can do about a bad one. Raises DataError, naming the file.
+    """
+    pixels = np.empty((count, *shape), dtype=np.uint8)
 
-    _for_each(fill, range(len(paths)))
+    def fill(numbered: tuple[int, Path]) -> None:
+        number, path = numbered
+        pixels[number] = _read(path, shape, fix)
+
+    waiting = enumerate(paths)
+    with quiet():
+        if count == 1:
+            fill(next(waiting))
+            return pixels
+        # Pillow decodes and scales without the interpreter lock.
+        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1, max(1, count))) as pool:
+            while batch := list(islice(waiting, _FILES_AT_ONCE)):
+                for _ in pool.map(fill, batch):
+                    pass
     return pixels
 
 
-def probe_all(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
-    """(height, width, channels) of each JPEG or PNG, upright. Raises DataError, naming the file."""
-    return _for_each(_probe, paths)
+def probe(path: Path, *, fix: str = FIX) -> tuple[int, int, int]:
+    """(height, width, channels) of one JPEG or PNG, upright, from its header alone. Raises DataError as `read_all`."""
+    with _required(path, fix) as image:
+        width, height = image.size
+        if _orientation(image) >= 5:  # 5 to 8 lie on their side
+            height, width = width, height
+        return height, width, 1 if image.mode in ("1", "L", "LA", "I;16") else 3
+
+
+def fault(path: Path) -> str:
+    """Why `read_all` would refuse to decode an image, for any shape; "" if it would not.
+
+    Raises DataError if the file cannot even be read, which is no fault of the image.
+    """
+    try:
+        with _opened(path) as image:
+            image.load()  # the rest decodes only what it has to change
+            _with_channels(_upright(image), 3)
+    except _UndecodableError as error:
+        return f"{error.what}: {error.why}"
+    return ""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Pillow's warnings of an image's size or content back. May be entered by several threads at once."""
+    global _quiet_depth, _loud
+    from PIL.Image import DecompressionBombWarning
+
+    with _quiet_lock:
+        if not _quiet_depth:
+            _loud = warnings.catch_warnings()
+            _loud.__enter__()
+            # Large photographs are legitimate here; Pillow still refuses what is twice as large again.
+            warnings.simplefilter("ignore", DecompressionBombWarning)
+            # Of corrupt EXIF data in many words; what cannot be decoded for it is an error all the same.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        _quiet_depth += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if not _quiet_depth:
+                _loud.__exit__(None, None, None)
 
 
 def to_shape(
@@ -74,50 +135,48 @@ def to_shape(
     return result
 
 
-def _for_each(function: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-    from PIL.Image import DecompressionBombWarning
-
-    with warnings.catch_warnings():
-        # Large photographs are legitimate here; Pillow still refuses what is twice as large again.
-        warnings.simplefilter("ignore", DecompressionBombWarning)
-        warnings.filterwarnings("ignore", message="Corrupt EXIF data", category=UserWarning)
-        # Pillow decodes and scales without the interpreter lock.
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return list(pool.map(function, items))
-
-
-def _read(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _read(path: Path, shape: tuple[int, int, int], fix: str) -> NDArray[np.uint8]:
     height, width, channels = shape
-    with _opened(path) as image:
+    with _required(path, fix) as image:
         upright = _with_channels(_upright(image), channels)
         return np.asarray(_fitted(upright, height=height, width=width), dtype=np.uint8).reshape(shape)
 
 
-def _probe(path: Path) -> tuple[int, int, int]:
-    with _opened(path) as image:
-        width, height = image.size
-        if _orientation(image) >= 5:  # 5 to 8 lie on their side
-            height, width = width, height
-        return height, width, 1 if image.mode in ("1", "L", "LA", "I;16") else 3
+class _UndecodableError(Exception):
+    """The content of an image file is at fault. what, why, fix: as of an EmbError."""
+
+    def __init__(self, what: str, why: str, fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.fix = fix
+
+
+@contextmanager
+def _required(path: Path, fix: str) -> Iterator[Image]:
+    try:
+        with _opened(path) as image:
+            yield image
+    except _UndecodableError as error:
+        raise DataError(error.what, why=error.why, fix=error.fix or fix) from error.__cause__
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError
 
-    fix = "replace it by an intact JPEG or PNG, or remove it"
     try:
         with Image.open(path, formats=_FORMATS) as image:
             yield image
     except UnidentifiedImageError:
-        raise DataError(f"{path} is no image", why="its content is neither JPEG nor PNG", fix=fix) from None
+        raise _UndecodableError(f"{path} is no image", "its content is neither JPEG nor PNG") from None
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large an image", why=str(error), fix="make it smaller") from error
+        raise _UndecodableError(f"{path} is too large an image", str(error), "make it smaller") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         # Pillow reports broken image data as an OSError without a number; one with a number is the file system's.
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from error
-        raise DataError(f"{path} is a damaged image", why=str(error), fix=fix) from error
+        raise _UndecodableError(f"{path} is a damaged image", str(error)) from error
 
 
 def _orientation(image: Image) -> int:

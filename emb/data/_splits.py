@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,20 +26,22 @@ def stratified(labels: NDArray[np.int64], *, fraction: float, seed: int) -> NDAr
     return taken
 
 
-def hashed(names: Sequence[str], *, fraction: float, salt: str) -> NDArray[np.bool_]:
+def hashed(names: Iterable[str], *, fraction: float, salt: str) -> NDArray[np.bool_]:
     """A share of the names of one class, decided for each name by its own hash, as a mask over `names`.
 
     A name keeps its side when others come or go. Only where that would leave a side empty, in very small classes,
     the name with the lowest hash is taken or the one with the highest is kept.
     """
-    hashes = [hashlib.sha256(f"{salt}\0{name}".encode(errors="surrogateescape")).digest()[:8] for name in names]
-    values = np.array([int.from_bytes(value, "big") for value in hashes], dtype=np.uint64)
+    hashes = bytearray()
+    for name in names:
+        hashes += hashlib.sha256(f"{salt}\0{name}".encode(errors="surrogateescape")).digest()[:8]
+    values = np.frombuffer(hashes, dtype=">u8").astype(np.uint64)
     taken = values < np.uint64(int(fraction * 2**64))
-    if len(names) > 1 and not taken.any():
+    if len(values) > 1 and not taken.any():
         taken[np.argmin(values)] = True
-    elif len(names) > 1 and taken.all():
+    elif len(values) > 1 and taken.all():
         taken[np.argmax(values)] = False
-    elif len(names) == 1:
+    elif len(values) == 1:
         taken[0] = False
     return taken
 

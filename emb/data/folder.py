@@ -5,6 +5,9 @@ shape, and scaled to it by Pillow's BILINEAR filter with antialiasing. Classes a
 alphabetical order. If there are `train` and `test` (and `val` or `validation`) directories, they are the splits,
 each with one subdirectory per class. Otherwise a fifth of each class is the test split, decided by a hash of each
 image's path relative to the directory, so that an image stays in its split when others come or go.
+
+Images that would take more than 1 GiB once decoded (emb.data._folder.IN_MEMORY_BYTES) are read from their files, batch
+by batch, whenever they are needed; the pixels are the same.
 """
 
 from __future__ import annotations
@@ -32,15 +35,19 @@ def find(request: DataRequest) -> Located:
         )
         return Located(name="folder", problem=problem)
     root = request.path.expanduser().absolute()
-    return Located(name="folder", directory=root, files=scan(root).files, looked=(root,))
+    return Located(name="folder", directory=root, files=scan(root), looked=(root,))
 
 
 def read(located: Located, request: DataRequest) -> Parts:
-    """Without a shape, all images must have one size. Raises DataError, naming the image that cannot be decoded."""
-    from emb.data._folder import read_parts
-    from emb.data._tree import scan
+    """Without a shape, all images must have one size.
 
-    directory = located.require().directory
-    if directory is None:
-        raise ValueError("a data set that was found has a directory")
-    return read_parts(scan(directory), request, test_fraction=TEST_FRACTION)
+    Raises DataError, naming the image that cannot be decoded; with request.skip_bad it is left out, and Parts.notes
+    says so.
+    """
+    from emb.data._folder import read_parts
+    from emb.data._tree import Tree
+
+    tree = located.require().files
+    if not isinstance(tree, Tree):
+        raise TypeError(f"folder.read takes what folder.find found, not {type(tree).__name__}")
+    return read_parts(tree, request, test_fraction=TEST_FRACTION)

@@ -63,6 +63,29 @@ def image_folder(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def many_images(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Makes a folder of that many images in ten classes, all of them hard links of twenty 24x16 files."""
+    from PIL import Image
+
+    def make(count: int) -> Path:
+        root = tmp_path_factory.mktemp(f"images-{count}")
+        sources = []
+        rng = np.random.default_rng(7)
+        for number in range(20):
+            suffix = ".jpg" if number % 2 else ".png"
+            sources.append(root.parent / f"{root.name}-source-{number}{suffix}")
+            Image.fromarray(rng.integers(0, 256, (16, 24, 3), dtype=np.uint8)).save(sources[-1])
+        for label in range(10):
+            (root / f"class-{label}").mkdir()
+        for number in range(count):
+            source = sources[number // 10 % 20]
+            (root / f"class-{number % 10}" / f"image-{number}{source.suffix}").hardlink_to(source)
+        return root
+
+    return make
+
+
 @dataclass
 class Server:
     """url: of the folder it serves.  requests: (path, Range header) of each request so far.

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from emb import data
+from emb.data._tree import scan
 from emb.errors import DataError
 from emb.spec.dataset import DataRequest
 
@@ -142,7 +143,7 @@ def test_a_text_file_called_png(image_folder: Path) -> None:
         assert str(_fault(image_folder, **fields)) == (
             f"{path} is no image\n"
             "  why: its content is neither JPEG nor PNG\n"
-            "  fix: replace it by an intact JPEG or PNG, or remove it"
+            "  fix: replace it by an intact JPEG or PNG, or remove it, or build with --skip-bad, which leaves it out"
         )
 
 
@@ -215,6 +216,32 @@ def test_train_without_test(tmp_path: Path) -> None:
         for name in "ab":
             _save(tmp_path / split / name / "1.png", 1)
     assert _fault(tmp_path).what == f"{tmp_path} has train and no test directory"
+
+
+def test_two_names_of_one_split(tmp_path: Path) -> None:
+    for split in ("train", "test", "val", "validation"):
+        for name in "ab":
+            _save(tmp_path / split / name / "1.png", 1)
+    assert str(_fault(tmp_path)) == (
+        f"{tmp_path} has both a val and a validation directory\n"
+        "  why: they are two names of one split\n"
+        "  fix: put the images of one into the other"
+    )
+
+
+def test_images_are_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    names = ("a/x.png", "a/x/2.png", "a/x/10.PNG", "a/x-y.png", "a-b/z.jpg", "a b/z.jpeg", "a/\u00e9.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    tree = scan(tmp_path)
+    assert list(tree) == sorted(tmp_path / name for name in names)
+    assert [tree[index] for index in range(-7, 0)] == list(tree[:]) == [*tree[:3], *tree[3:]]
+    assert tree[::-2] == list(tree)[::-2]
+    assert [tree.root / tree.relative(index) for index in range(len(tree))] == list(tree)
+    for index in (7, -8):
+        with pytest.raises(IndexError):
+            tree[index]
 
 
 def test_splits_beside_classes(tmp_path: Path) -> None:

@@ -49,8 +49,16 @@ def test_exif_orientation(orientation: int, turned_back: object, tmp_path: Path)
     assert np.array_equal(data.read_image(tmp_path / "a.png", shape=(16, 24, 3)), _corners())
 
 
-def test_corrupt_exif_is_no_reason_to_refuse(tmp_path: Path) -> None:
-    Image.fromarray(_corners()).save(tmp_path / "a.jpg", exif=b"Exif\0\0nonsense that is no TIFF header", quality=95)
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"nonsense that is no TIFF header",
+        b"II*\0\x08\0\0\0\x05\0",  # five entries are announced, none follows
+        b"II*\0\x08\0\0\0\x01\0" + b"\x0e\x01\x02\0\xe8\x03\0\0\x88\x13\0\0" + b"\0\0\0\0",  # text behind the end
+    ],
+)
+def test_corrupt_exif_is_no_reason_to_refuse(exif: bytes, tmp_path: Path) -> None:
+    Image.fromarray(_corners()).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + exif, quality=95)
     Image.fromarray(_corners()).save(tmp_path / "b.jpg", quality=95)
     one, other = (data.read_image(tmp_path / name, shape=(16, 24, 3)) for name in ("a.jpg", "b.jpg"))
     assert np.array_equal(one, other)
