@@ -80,7 +80,7 @@ def rendered(renderable, *, width: int = 160) -> str:
             lambda: rendered(
                 text.render_bench(
                     BenchReport(
-                        model=Path("lenet-int8.tflite"),
+                        model="lenet-int8.tflite",
                         images="10,000 test images of mnist",
                         rows=(row(agreement=None), ABSENT),
                         errors=(),
