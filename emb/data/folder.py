@@ -35,6 +35,12 @@ def find(request: DataRequest) -> Located:
         )
         return Located(name="folder", problem=problem)
     root = request.path.expanduser().absolute()
+    if not root.exists():
+        raise DataError(
+            f"there is no directory {root}",
+            why="it is where the images are looked for, one subdirectory for each class",
+            fix="name the place where yours are: --data DIR",
+        )
     return Located(name="folder", directory=root, files=scan(root), looked=(root,))
 
 

@@ -89,7 +89,7 @@ def model_stage(
             "devices": engine.devices,
             "gradients": gradients,
         },
-        tools=versions(engine.tools),
+        tools=versions((*engine.tools, "pillow")),
         packages=("train", "data", "layers", "export" if own else "zoo", "pipeline/pretrained.py", *_TRAINING_CODE),
         resumable=True,
     )
@@ -141,7 +141,7 @@ def reference_stage(recipe: Recipe, model_file: str, *, data_digest: str) -> Sta
         needs=("data", "model"),
         inputs={"data": data_digest},
         parameters={**data_parameters(recipe), "pixels": recipe.input.pixels},
-        tools=versions((*_KERAS, "ai-edge-litert", "onnxruntime")),
+        tools=versions((*_KERAS, "ai-edge-litert", "onnxruntime", "pillow")),
         packages=("export", "layers", "data", "bench", "runtimes", "graph", *_OWN_CODE),
         chatty=True,
     )
@@ -203,7 +203,7 @@ def verify_stage(
         needs=("data", "reference", source),
         inputs={"data": data_digest},
         parameters={**data_parameters(recipe), "pixels": recipe.input.pixels, "runtime": runtime, "mode": mode},
-        tools=versions((runtime if runtime != "litert" else "ai-edge-litert", "numpy")),
+        tools=versions((runtime if runtime != "litert" else "ai-edge-litert", "numpy", "pillow")),
         packages=("runtimes", "graph", "data", "bench", *_OWN_CODE),
         optional=True,
     )

@@ -91,7 +91,7 @@ class Report:
 
     cached: nothing was done anew.  seconds: stage -> wall time of its work, whenever it was done.
     reference_accuracy: of the Keras model (or of the user's own float model) over the test split.
-    notes: what the user of a model of one's own should know.
+    notes: what the user of a model of one's own, or of data with images left out, should know.
     """
 
     recipe: str
@@ -120,6 +120,7 @@ class Report:
             "seconds": self.seconds,
             "rows": [row.to_json() for row in self.rows],
             "errors": list(self.errors),
+            "notes": list(self.notes),
         }
 
 

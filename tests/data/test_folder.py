@@ -266,9 +266,9 @@ def test_images_without_a_class(image_folder: Path, tmp_path: Path) -> None:
 
 def test_no_directory(image_folder: Path) -> None:
     assert str(_fault(image_folder / "nowhere")) == (
-        f"{image_folder}/nowhere cannot be read\n"
-        "  why: no such file or directory\n"
-        "  fix: check that it exists and that you may read it"
+        f"there is no directory {image_folder}/nowhere\n"
+        "  why: it is where the images are looked for, one subdirectory for each class\n"
+        "  fix: name the place where yours are: --data DIR"
     )
     assert _fault(image_folder / "red" / "1.png").what == f"{image_folder}/red/1.png is no directory"
 

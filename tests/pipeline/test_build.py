@@ -41,7 +41,7 @@ def rows(report, **wanted):
 
 
 def test_the_document_is_what_was_promised(built):
-    assert list(built) == ["recipe", "data", "directory", "cached", "seconds", "rows", "errors"]
+    assert list(built) == ["recipe", "data", "directory", "cached", "seconds", "rows", "errors", "notes"]
     assert list(built["data"]) == ["name", "train_images", "test_images", "digest"]
     assert built["recipe"] == "lenet"
     assert built["errors"] == []
