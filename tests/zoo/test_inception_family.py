@@ -12,6 +12,9 @@ import pytest
 from emb.errors import SpecError
 from emb.zoo import ZOO, check_arguments
 
+# Deep graphs: a second each. `make test-fast` has tests/zoo/test_zoo.py for every builder.
+pytestmark = pytest.mark.slow
+
 FAMILY = ("googlenet", "inception-v2", "inception-v3", "inception-v4")
 SIDES = {"googlenet": 224, "inception-v2": 224, "inception-v3": 299, "inception-v4": 299}
 FIRST_BLOCKS = {

@@ -13,6 +13,9 @@ from emb.graph.keras import read
 from emb.zoo import densenet, resnet
 from emb.zoo._applications import carry_over
 
+# Deep graphs: a second each. `make test-fast` has tests/zoo/test_zoo.py for every builder.
+pytestmark = pytest.mark.slow
+
 FAMILIES = {"resnet": resnet, "densenet": densenet}
 SMALL = {"input_shape": (32, 32, 3), "classes": 10}
 LARGE = {"input_shape": (224, 224, 3), "classes": 1000}
