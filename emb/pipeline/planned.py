@@ -11,6 +11,7 @@ from typing import Any, Literal
 from emb.pipeline import stages, training_stages
 from emb.pipeline.drawing import draw_curves, draw_surface
 from emb.pipeline.engine import Engine
+from emb.pipeline.pretrained import IMAGENET
 from emb.pipeline.stage import Stage, Work, versions
 from emb.pipeline.training_process import train_in_own_process
 from emb.spec.recipe import Recipe
@@ -72,6 +73,10 @@ def model_stage(
             packages=("export", "layers", *_TRAINING_CODE),
         )
         return stage, "model" if path.is_dir() else f"model{path.suffix.lower()}"
+    # The published weights are treated otherwise than the same file given by its name.
+    published = {"published_weights": True} if recipe.model.weights == IMAGENET else {}
+    # A file of weights is opened as any model is.
+    code = ("export",) if own else ("zoo", "export") if recipe.model.weights else ("zoo",)
     work: Callable[[Work], None] = training_stages.tune if own else training_stages.train
     if engine.backend != "tensorflow":
         work = partial(train_in_own_process, engine=engine, tuned=bool(own))
@@ -88,9 +93,10 @@ def model_stage(
             "backend": engine.backend,
             "devices": engine.devices,
             "gradients": gradients,
+            **published,
         },
         tools=versions((*engine.tools, "pillow")),
-        packages=("train", "data", "layers", "export" if own else "zoo", "pipeline/pretrained.py", *_TRAINING_CODE),
+        packages=("train", "data", "layers", "graph", *code, "pipeline/pretrained.py", *_TRAINING_CODE),
         resumable=True,
     )
     return stage, "model.keras"

@@ -29,6 +29,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if bool(self.builder) == bool(self.file):
             raise ValueError("builder or file must be given, and only one of them")
+        if self.file and self.weights:
+            raise ValueError("weights are given to a builder's network; a file has its own")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

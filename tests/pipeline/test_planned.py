@@ -15,6 +15,7 @@ from emb.pipeline.plan import plan
 from emb.pipeline.planned import surface_stage
 from emb.pipeline.request import resolve
 from emb.pipeline.stage import Stage
+from emb.spec.recipe import ModelSpec
 
 ROOT = Path(emb.__file__).parent
 DIGESTS = {"data_digest": "data", "model_digest": "model", "machine_digest": "machine"}
@@ -52,3 +53,20 @@ def test_a_stage_names_the_source_of_its_work(name):
 def test_a_change_of_the_evaluation_does_not_train_anew():
     assert "pipeline/stages.py" not in TRAINED["train"].packages
     assert "pipeline/training_stages.py" in TRAINED["train"].packages
+
+
+def _model_stage(weights: str) -> Stage:
+    recipe = resolve("lenet", overrides={"model.weights": weights})
+    return plan(recipe, **DIGESTS, engine=Engine(), gradients=False).stages[2]
+
+
+def test_published_weights_and_the_same_file_by_its_name_are_two_trainings():
+    published, named = (_model_stage(weights) for weights in ("imagenet", "weights.h5"))
+    assert published.name == named.name == "model"
+    assert published.step({}).key != named.step({}).key
+    assert {"export", "graph", "zoo"} <= set(named.packages)
+
+
+def test_a_model_of_ones_own_takes_no_weights():
+    with pytest.raises(ValueError, match="a file has its own"):
+        ModelSpec(file="own.keras", weights="weights.keras")
