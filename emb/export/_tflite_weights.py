@@ -8,10 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.errors import ExportError
-
-# The schema demands it (`force_align: 16`), and XNNPACK and microcontrollers read weights in place.
-_BUFFER_ALIGNMENT = 16
-_IDENTIFIER = b"TFL3"
+from emb.graph.flatbuffer import operation_name, pack, tensor_name, unpack
 
 
 def with_weights(content: bytes, weights: dict[str, NDArray[np.float32]]) -> bytes:
@@ -24,9 +21,11 @@ def with_weights(content: bytes, weights: dict[str, NDArray[np.float32]]) -> byt
 
     if not weights:
         return content
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = unpack(content)
     graph = model.subgraphs[0]
-    values = {int(index): weights[name] for index in graph.inputs if (name := _name(graph.tensors[index])) in weights}
+    values = {
+        int(index): weights[name] for index in graph.inputs if (name := tensor_name(graph.tensors[index])) in weights
+    }
     inputs = set(values)
     kept = []
     for operator in graph.operators:
@@ -46,15 +45,12 @@ def with_weights(content: bytes, weights: dict[str, NDArray[np.float32]]) -> byt
     graph.inputs = np.array([index for index in graph.inputs if int(index) not in inputs], np.int32)
     _drop_from_signatures(model, inputs)
     _drop_unused_tensors(graph, model)
-    return _packed(model)
+    return pack(model)
 
 
 def _refuse_batch_matmul(model: Any, operator: Any, values: dict[int, Any]) -> None:
     """It has no field for the activation behind it, which the converter then loses."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    code = model.operatorCodes[operator.opcodeIndex]
-    is_product = max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.BATCH_MATMUL
+    is_product = operation_name(model, operator) == "BATCH_MATMUL"
     if is_product and any(int(index) in values for index in operator.inputs):
         raise ExportError(
             "the weights could not be put into the TFLite model",
@@ -64,13 +60,10 @@ def _refuse_batch_matmul(model: Any, operator: Any, values: dict[int, Any]) -> N
 
 
 def _transposed(model: Any, graph: Any, operator: Any, value: NDArray[np.float32]) -> NDArray[np.float32]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    code = model.operatorCodes[operator.opcodeIndex]
-    if max(code.builtinCode, code.deprecatedBuiltinCode) != schema.BuiltinOperator.TRANSPOSE:
+    if operation_name(model, operator) != "TRANSPOSE":
         raise ExportError(
             "the weights could not be put into the TFLite model",
-            why=f"the converter rearranges {_name(graph.tensors[operator.inputs[0]])} by other than a TRANSPOSE",
+            why=f"the converter rearranges {tensor_name(graph.tensors[operator.inputs[0]])} by other than a TRANSPOSE",
             fix="report this model; it needs a case of its own",
         )
     axes = np.asarray(model.buffers[graph.tensors[operator.inputs[1]].buffer].data, np.uint8).view(np.int32)
@@ -93,27 +86,3 @@ def _drop_unused_tensors(graph: Any, model: Any) -> None:
     for signature in model.signatureDefs or []:
         for entry in (*signature.inputs, *signature.outputs):
             entry.tensorIndex = place[entry.tensorIndex]
-
-
-def _packed(model: Any) -> bytes:
-    import flatbuffers
-
-    class Builder(flatbuffers.Builder):
-        def CreateNumpyVector(self, x: Any) -> Any:  # noqa: N802  the name that the schema's objects call
-            if x.dtype != np.uint8:
-                return super().CreateNumpyVector(x)
-            self.StartVector(1, x.size, _BUFFER_ALIGNMENT)
-            self.head = self.head - x.size
-            self.Bytes[self.head : self.head + x.size] = x.tobytes()
-            return self.EndVector()
-
-    data = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
-    # Room for all from the beginning: the builder grows by doubling, and copies every time.
-    builder = Builder(data + data // 16 + (1 << 20))
-    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
-    return bytes(builder.Output())
-
-
-def _name(tensor: Any) -> str:
-    name = tensor.name
-    return name.decode("utf-8") if isinstance(name, bytes) else str(name)

@@ -70,7 +70,7 @@ def model_stage(
             needs=("data",),
             inputs={"model": model_digest},
             tools=versions(_KERAS),
-            packages=("export", "layers", *_TRAINING_CODE),
+            packages=("export", "layers", "graph", *_TRAINING_CODE),
         )
         return stage, "model" if path.is_dir() else f"model{path.suffix.lower()}"
     # The published weights are treated otherwise than the same file given by its name.
@@ -132,7 +132,7 @@ def surface_stage(recipe: Recipe, *, data_digest: str, points: int) -> Stage:
         tools=versions((*_KERAS, "altair", "vl-convert-python")),
         packages=(
             *("train/surface.py", "report/surface.py", "report/chart.py", "pipeline/drawing.py", "pipeline/pixels.py"),
-            *("export", "layers", "data", "spec"),
+            *("export", "layers", "graph", "data", "spec"),
         ),
         chatty=True,
     )
@@ -162,7 +162,7 @@ def float_stage(recipe: Recipe, file_format: Format, model_file: str, *, optiona
         needs=("model",),
         parameters={"format": file_format, "pixels": recipe.input.pixels, "softmax": recipe.export.softmax},
         tools=versions(_CONVERTERS[file_format]),
-        packages=("export", "layers", *_OWN_CODE),
+        packages=("export", "layers", "graph", *_OWN_CODE),
         chatty=True,
         optional=optional,
     )
@@ -178,7 +178,7 @@ def quantize_stage(recipe: Recipe, file_format: Format, scheme: Scheme, *, sourc
         needs=(source, "calibration") if scheme.calibrated else (source,),
         parameters={"scheme": scheme.name, **method},
         tools=versions(_QUANTIZERS[file_format]),
-        packages=("quantize", *_OWN_CODE),
+        packages=("quantize", "graph", *_OWN_CODE),
         chatty=True,
         optional=True,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emb.quantize._flatbuffer import builtin_code, operation_name, operator_code, type_name
+from emb.graph.flatbuffer import builtin_code, operation_name, operator_code, type_name
 
 _WEIGHTED = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4}
 # By the version that brought the type; operations that are not listed had it from the beginning.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.errors import EmbError, ExportError, ModelError
-from emb.quantize import _flatbuffer as fb
+from emb.graph import flatbuffer as fb
 from emb.quantize._calibration import checked_images
 from emb.quantize._large_kernels import large_kernels_as_matrices
 from emb.quantize._op_versions import raise_versions

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from emb.errors import ExportError
-from emb.quantize import _flatbuffer as fb
+from emb.graph import flatbuffer as fb
 
 LARGEST = float(np.finfo(np.float16).max)
 

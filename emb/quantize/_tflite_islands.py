@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emb.quantize import _flatbuffer as fb
+from emb.graph import flatbuffer as fb
 
 # The kernel takes any scale in and any scale out.
 _RESCALING = ("LEAKY_RELU", "ELU", "RELU6", "RELU_N1_TO_1")

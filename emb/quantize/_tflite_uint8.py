@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from emb.quantize import _flatbuffer as fb
+from emb.graph import flatbuffer as fb
 
 # uint8 = int8 + 128 with the same scale.
 _SHIFT = 128

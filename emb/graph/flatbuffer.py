@@ -1,4 +1,4 @@
-"""Reads, edits and writes a .tflite file as the schema's own objects. Knows no quantization scheme.
+"""Reads, edits and writes a .tflite file as the schema's own objects. Knows no Graph and no scheme.
 
 ai_edge_litert's schema objects are mutable; a model is read, edited in place and written within one function.
 """
@@ -39,7 +39,9 @@ def pack(model: Any) -> bytes:
     """The bytes of a .tflite file; the same model always gives the same bytes."""
     import flatbuffers
 
-    class Builder(flatbuffers.Builder):
+    class Builder(flatbuffers.Builder):  # type: ignore[misc]  it ships no types
+        head: int
+
         def CreateNumpyVector(self, x: Any) -> Any:  # noqa: N802  the name that the schema's objects call
             if x.dtype != np.uint8:
                 return super().CreateNumpyVector(x)
@@ -48,7 +50,9 @@ def pack(model: Any) -> bytes:
             self.Bytes[self.head : self.head + x.size] = x.tobytes()
             return self.EndVector()
 
-    builder = Builder(1024)
+    data = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
+    # Room for all from the beginning: the builder grows by doubling, and copies every time.
+    builder = Builder(data + data // 16 + (1 << 20))
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
 
@@ -73,7 +77,7 @@ def constant(model: Any, tensor: Any, dtype: type[np.generic]) -> Any:
 
 def builtin_code(code: Any) -> int:
     """The operation of an operator code; files written before 2020 have it in the deprecated field."""
-    return max(code.builtinCode, code.deprecatedBuiltinCode)
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def operation_name(model: Any, operator: Any) -> str:
