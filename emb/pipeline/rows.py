@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-from emb.bench import describe_machine
+import numpy as np
+
+from emb.bench import agreement, describe_machine
 from emb.errors import EmbError
 from emb.pipeline.json_files import read_json
 from emb.pipeline.measuring import Timing
 from emb.pipeline.plan import Plan, PlannedFile, PlannedRow
 from emb.spec.recipe import Recipe
-from emb.spec.report import DataSummary, Report, Row
+from emb.spec.report import DataSummary, FormatAgreement, Report, Row
 from emb.store import Artifact
 
 Done = Mapping[str, Artifact]
@@ -50,7 +53,31 @@ def assemble(
         reference_accuracy=reference["correct"] / reference["total"],
         machine=describe_machine().title,
         notes=(*data["notes"], *_notes_of_model(done)),
+        formats=_formats(planned, done, failures),
     )
+
+
+def _formats(planned: Plan, done: Done, failures: Failures) -> tuple[FormatAgreement, ...]:
+    """Of each scheme in more than one format, how often any two of its files give the same class."""
+    scores: dict[str, dict[str, list[Any]]] = {}
+    for file in planned.files:
+        if file.check in failures:
+            continue
+        found = [np.load(done[way.verify].path("scores.npy")) for way in file.rows if _has_scores(way, done)]
+        scores.setdefault(file.scheme.name, {}).setdefault(file.format, []).extend(found)
+    shares = {
+        scheme: [
+            agreement(one, other)
+            for former, latter in combinations(formats.values(), 2)
+            for one, other in product(former, latter)
+        ]
+        for scheme, formats in scores.items()
+    }
+    return tuple(FormatAgreement(scheme=scheme, share=min(found)) for scheme, found in shares.items() if found)
+
+
+def _has_scores(way: PlannedRow, done: Done) -> bool:
+    return way.verify in done and "scores.npy" in done[way.verify].files
 
 
 def _notes_of_model(done: Done) -> tuple[str, ...]:

@@ -64,6 +64,10 @@ def notes(report: Report) -> list[str]:
     return [
         f"float model: {100 * report.reference_accuracy:.2f} % over {data.test_images:,} test images of {data.name}; "
         "change is in points against it",
+        *(
+            f"{formats.scheme}: .tflite and .onnx give the same class on {100 * formats.share:.2f} % of the test images"
+            for formats in report.formats
+        ),
         *report.notes,
         *measuring_notes(report.rows, machine=report.machine),
     ]

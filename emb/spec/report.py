@@ -76,6 +76,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FormatAgreement:
+    """How far the .tflite and the .onnx of one scheme are one model.
+
+    share: of the test images, in [0, 1], on which both give the same class; the least over all pairs of runtimes.
+    """
+
+    scheme: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSummary:
     """digest: sha256 (hex) of the data set's source files."""
 
@@ -92,6 +103,7 @@ class Report:
     cached: nothing was done anew.  seconds: stage -> wall time of its work, whenever it was done.
     reference_accuracy: of the Keras model (or of the user's own float model) over the test split.
     notes: what the user of a model of one's own, or of data with images left out, should know.
+    formats: one for each scheme that was measured in more than one format.
     """
 
     recipe: str
@@ -104,6 +116,7 @@ class Report:
     reference_accuracy: float
     machine: str
     notes: tuple[str, ...] = ()
+    formats: tuple[FormatAgreement, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The document of `emb build --json`."""
@@ -119,6 +132,7 @@ class Report:
             "cached": self.cached,
             "seconds": self.seconds,
             "rows": [row.to_json() for row in self.rows],
+            "formats": [{"scheme": formats.scheme, "agreement": formats.share} for formats in self.formats],
             "errors": list(self.errors),
             "notes": list(self.notes),
         }

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from emb.zoo._normalization import batch_normalized
 from emb.zoo._width import scaled
 
 if TYPE_CHECKING:
@@ -122,9 +123,7 @@ def convolution(x: keras.KerasTensor, step: Convolution, *, name: str, style: St
 
 def batch_norm(x: keras.KerasTensor, *, name: str, style: Style) -> Any:
     """BN with the epsilon of 1e-3 of all published inception networks."""
-    from keras import layers
-
-    return layers.BatchNormalization(scale=style.gamma, epsilon=1e-3, name=name)(x)
+    return batch_normalized(x, epsilon=1e-3, scale=style.gamma, name=name)
 
 
 def head(x: keras.KerasTensor, *, classes: int, dropout: float) -> Any:

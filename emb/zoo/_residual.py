@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Shortcut = Literal["projection", "identity", "none"]
+from emb.zoo._normalization import batch_normalized
 
-# Statistics that follow a tenth of each step: usable after a hundred steps, where Keras's own 0.99 needs a thousand.
-MOMENTUM = 0.9
+Shortcut = Literal["projection", "identity", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +50,7 @@ def convolution(
 
 def normalized(x: Any, *, style: Style, name: str) -> Any:
     """A batch normalization of the channels."""
-    from keras import layers
-
-    return layers.BatchNormalization(momentum=MOMENTUM, epsilon=style.epsilon, name=name)(x)
+    return batch_normalized(x, epsilon=style.epsilon, name=name)
 
 
 def rectified(x: Any, *, name: str) -> Any:

@@ -6,6 +6,7 @@ Knows neither data nor training.
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from emb.zoo._checks import check_choice, check_classes, check_dropout, check_input
+from emb.zoo._normalization import batch_normalized
 from emb.zoo._pixels import Preprocessing, raw_pixels
 from emb.zoo._stem import stem_for
 from emb.zoo._width import scaled
@@ -120,7 +121,7 @@ def _rectified(x: Any, number: int, *, normalization: Normalization, is_normaliz
     from keras import layers
 
     if normalization == "batch":
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"bn{number}")(x)
+        x = batch_normalized(x, epsilon=1e-5, name=f"bn{number}")
     x = layers.ReLU(name=f"relu{number}")(x)
     if not is_normalized or normalization in ("batch", "none"):
         return x

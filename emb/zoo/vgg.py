@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from emb.errors import SpecError
 from emb.zoo._checks import check_classes, check_dropout, check_input
+from emb.zoo._normalization import batch_normalized
 from emb.zoo._pixels import Preprocessing, raw_pixels
 from emb.zoo._stem import stem_for
 from emb.zoo._width import scaled
@@ -93,7 +94,7 @@ def _convolution(x: Any, channels: int, *, batch_norm: bool, name: str) -> Any:
 
     x = layers.Conv2D(channels, 3, padding="same", kernel_initializer="he_normal", name=name)(x)
     if batch_norm:
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+        x = batch_normalized(x, epsilon=1e-5, name=f"{name}_bn")
     return layers.ReLU(name=f"{name}_relu")(x)
 
 

@@ -41,7 +41,7 @@ def rows(report, **wanted):
 
 
 def test_the_document_is_what_was_promised(built):
-    assert list(built) == ["recipe", "data", "directory", "cached", "seconds", "rows", "errors", "notes"]
+    assert list(built) == ["recipe", "data", "directory", "cached", "seconds", "rows", "formats", "errors", "notes"]
     assert list(built["data"]) == ["name", "train_images", "test_images", "digest"]
     assert built["recipe"] == "lenet"
     assert built["errors"] == []
@@ -68,6 +68,12 @@ def test_int8_is_as_good_as_float(built):
         assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
         assert row["latency_us"]["median"] <= row["latency_us"]["p90"]
         assert row["parameters"] == 61_706
+
+
+def test_tflite_and_onnx_are_the_same_model(built):
+    shares = {formats["scheme"]: formats["agreement"] for formats in built["formats"]}
+    assert shares["float32"] == 1
+    assert shares["int8"] >= 0.99
 
 
 def test_a_way_that_would_be_silently_wrong_is_not_taken(built):

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from emb.report import markdown, text
-from emb.spec.report import BenchReport, DataSummary, LatencySummary, Report, Row
+from emb.spec.report import BenchReport, DataSummary, FormatAgreement, LatencySummary, Report, Row
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "report"
 
@@ -58,6 +58,7 @@ REPORT = Report(
     reference_accuracy=0.9945,
     machine="a processor (2 cores, Linux x86_64)",
     notes=("the model returns [logits]",),
+    formats=(FormatAgreement(scheme="int8", share=0.99971),),
 )
 
 
