@@ -14,32 +14,18 @@ from emb.zoo import ZOO
 
 pytestmark = pytest.mark.slow
 
-# One of each builder, as far as it holds; `make test-family` builds the others.
+# One of each builder, but for Inception-v4, which takes minutes; `make test-family` builds the others.
 IN_CI = {
-    "alexnet-cifar10", "densenet-cifar10", "googlenet", "inception-v2-cifar10", "lenet", "mlp-deep", "mnist-best",
-    "mnist-cnn", "overfeat-cifar10", "resnet18", "resnet20-cifar10", "vgg16",
+    "alexnet-cifar10", "densenet-cifar10", "googlenet", "inception-v2-cifar10", "inception-v3-cifar10",
+    "lenet", "mlp-deep", "mnist-best", "mnist-cnn", "overfeat-cifar10", "resnet18", "resnet20-cifar10", "vgg16",
 }  # fmt: skip
 
-# The worst row's agreement that was seen, at a quarter of the width after eight epochs.
-TOO_LITTLE = {
-    "inception-v3-cifar10": 0.911,
-    "inception-v4-cifar10": 0.708,
-    "plain20-cifar10": 0.939,
-    "resnet50": 0.942,
-}
+# Eight epochs teach most of them enough. A network that guesses changes its guess with every rounding, so that these
+# need more: very deep ones at a quarter of their width.
+EPOCHS = {"inception-v3-cifar10": 12, "inception-v4-cifar10": 20, "plain20-cifar10": 30, "resnet50": 20}
 
 
-def _parameter(name):
-    if name in IN_CI:
-        return name
-    marks = [pytest.mark.family]
-    if name in TOO_LITTLE:
-        reason = f"int8 agrees with Keras on {100 * TOO_LITTLE[name]:.1f} % of the images only"
-        marks.append(pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason))
-    return pytest.param(name, marks=marks)
-
-
-RECIPES = [_parameter(name) for name in recipe_names()]
+RECIPES = [name if name in IN_CI else pytest.param(name, marks=pytest.mark.family) for name in recipe_names()]
 
 LEAST_AGREEMENT = 0.97
 
@@ -64,7 +50,7 @@ BRIEFLY = {
     "train.augment.brightness_fraction": 0.0,
     "train.augment.contrast_fraction": 0.0,
     "train.augment.saturation_fraction": 0.0,
-    "quantize.schemes": "int8",
+    "quantize.schemes": "float16,int8",
     "export.formats": "tflite,onnx",
 }
 
@@ -72,7 +58,7 @@ BRIEFLY = {
 def test_ci_builds_a_recipe_of_every_builder():
     assert set(recipe_names()) >= IN_CI
     built = {load_recipe(name).model.builder for name in IN_CI}
-    assert built == set(ZOO.names()) - {"inception-v3", "inception-v4"}
+    assert built == set(ZOO.names()) - {"inception-v4"}
 
 
 def _narrow(builder):
@@ -97,10 +83,14 @@ def _no_time_is_measured(monkeypatch):
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_builds_int8_files_that_agree_with_keras(name, tmp_path):
     recipe = load_recipe(name)
-    report = build(name, overrides=BRIEFLY | _narrow(recipe.model.builder), output_directory=tmp_path / "build")
+    wanted = BRIEFLY | _narrow(recipe.model.builder)
+    wanted["train.epochs"] = EPOCHS.get(name, wanted["train.epochs"])
+    report = build(name, overrides=wanted, output_directory=tmp_path / "build")
     assert not report.errors
     assert {(row.format, row.scheme) for row in report.rows} == {
         ("tflite", "float32"),
+        ("tflite", "float16"),
+        ("onnx", "float16"),
         ("tflite", "int8"),
         ("onnx", "int8"),
     }

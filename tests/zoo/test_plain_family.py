@@ -126,6 +126,7 @@ def test_small_images_get_another_beginning_and_end(name, side, sentence, units,
     assert [layer.units for layer in layers if type(layer).__name__ == "Dense"][-2:] == [units, 10]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [28, 32, 47, 48, 64, 96, 127, 128])
 @pytest.mark.parametrize("name", ["alexnet", "overfeat", "vgg", "mlp"])
 def test_every_size_leaves_something_to_classify(name, side, outline):
