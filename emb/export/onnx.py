@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emb.errors import ExportError, ModelError
 from emb.export._converter import ConverterLog, converting
+from emb.export._onnx_padding import pad_inside_pooling
 from emb.export._onnx_tidy import tidy
 from emb.export._onnx_weights import insert_weights
 from emb.spec.contract import Layout, Pixels, TensorContract
@@ -55,6 +56,7 @@ def convert(function: Any, *, name: str, log: ConverterLog, weights: Sequence[ND
     )
     insert_weights(model, {weight_input(place): values for place, values in enumerate(weights)})
     _check_converted(model, name=name, log=log)
+    pad_inside_pooling(model)
     tidy(model, output=OUTPUT)
     model.graph.name = name
     model.producer_name, model.producer_version = "emb", ""
