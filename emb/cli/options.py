@@ -33,6 +33,14 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON document on stdout and nothing else.", callback=_note_json),
 ]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|DIR|FILE.npz",
+        help="A data set's name, a folder with one directory per class, or arrays.",
+        autocompletion=complete_data,
+    ),
+]
 DataDirectory = Annotated[
     Path | None,
     typer.Option(
@@ -40,6 +48,9 @@ DataDirectory = Annotated[
         metavar="DIR",
         help="Where data sets lie; searched before $EMB_DATA_DIR and the cache.",
     ),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded; the report names them.")
 ]
 TrustModel = Annotated[
     bool, typer.Option("--trust-model", help="Load a model that carries Python code (Lambda layers).")
@@ -62,6 +73,14 @@ Weights = Annotated[
         metavar="imagenet|FILE",
         help="What the network begins with: the published ImageNet weights, or a .keras file of the same architecture.",
     ),
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the train images.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per step, over all devices.")]
+LearningRate = Annotated[float | None, typer.Option(help="Its highest value.")]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any field: --set train.epochs=3. May be repeated."),
 ]
 PixelRange = Annotated[
     str | None,

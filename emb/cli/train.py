@@ -8,14 +8,20 @@ from typing import Annotated
 import typer
 
 from emb.cli.options import (
+    Assignments,
     Backend,
+    BatchSize,
+    Data,
     DataDirectory,
     Devices,
+    Epochs,
     Json,
+    LearningRate,
     PixelRange,
+    Seed,
+    SkipBad,
     TrustModel,
     Weights,
-    complete_data,
     complete_recipe,
 )
 
@@ -29,29 +35,17 @@ def train(
             autocompletion=complete_recipe,
         ),
     ],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|DIR|FILE.npz",
-            help="A data set's name, a folder with one directory per class, or arrays.",
-            autocompletion=complete_data,
-        ),
-    ] = None,
+    data: Data = None,
     data_dir: DataDirectory = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded; the report names them.")
-    ] = False,
+    skip_bad: SkipBad = False,
     pixels: PixelRange = None,
     trust_model: TrustModel = False,
     weights: Weights = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the train images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step, over all devices.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Its highest value.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override any field: --set train.epochs=3. May be repeated."),
-    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    assignments: Assignments = None,
     backend: Backend = None,
     devices: Devices = None,
     gradients: Annotated[
