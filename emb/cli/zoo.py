@@ -38,7 +38,7 @@ _ROWS = {
 def zoo(as_json: Json = False) -> None:
     """Compare the figures of every architecture with those published.
 
-    Parameters and MACs of all networks, and the two summary tables of the CNN literature, computed from the graphs.
+    Parameters and MACs of all networks, and the summary tables of the CNN literature, computed from the graphs.
     """
     from emb.cli.output import print_json, stdout
     from emb.cli.progress import Bars
@@ -58,6 +58,7 @@ def zoo(as_json: Json = False) -> None:
     console = stdout()
     for title, table in (
         ("All architectures", _architectures(found.entries)),
+        ("Structure: computed, and below it published", _structure(found.structure)),
         ("Parameter memory and MACs: computed, and below it published", _memory(found.memory)),
         ("Layers: computed, and below it published", _layers(found.columns)),
     ):
@@ -86,6 +87,13 @@ def _architectures(entries: tuple[Entry, ...]) -> Table:
     return table
 
 
+def _structure(rows: Mapping[str, tuple[Comparison, ...]]) -> Table:
+    table = _table("architecture", "single path", "kernels of 3x3 at most", "depth", left=1)
+    for label, cells in rows.items():
+        table.add_row(label, *map(_cell, cells))
+    return table
+
+
 def _memory(rows: Mapping[str, tuple[Comparison, ...]]) -> Table:
     table = _table("architecture", "input size", "parameter memory, MiB", "MACs", left=1)
     for label, cells in rows.items():
@@ -111,10 +119,11 @@ def _table(*headers: str, left: int) -> Table:
 
 
 def _cell(comparison: Comparison) -> str:
-    between = (
-        "-" if comparison.figure.endswith(("channels", "filters")) else "x" if comparison.figure == "input" else ","
-    )
+    ranges = ("channels", "filters", "depth")
+    between = "-" if comparison.figure.endswith(ranges) else "x" if comparison.figure == "input" else ","
     computed, said = (_short(value, between=between) for value in (comparison.computed, comparison.published))
+    if comparison.published is None:
+        return f"{computed}\n{_ABSENT}"
     return f"{computed}\n{said}{' =' if comparison.published == comparison.computed else _deviation(comparison)}"
 
 
@@ -148,8 +157,12 @@ def _notes(found: Zoo) -> list[str]:
     ]
 
 
-def _short(value: Value, *, between: str) -> str:
+def _short(value: Value | None, *, between: str) -> str:
     """1,582,671,872 as 1.583G; sizes with `between` between them."""
+    if value is None:
+        return _ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, tuple):
         return between.join(map(str, value))
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

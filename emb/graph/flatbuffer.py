@@ -39,7 +39,7 @@ def pack(model: Any) -> bytes:
     """The bytes of a .tflite file; the same model always gives the same bytes."""
     import flatbuffers
 
-    class Builder(flatbuffers.Builder):  # type: ignore[misc]  it ships no types
+    class Builder(flatbuffers.Builder):  # type: ignore[misc]  # it ships no types
         head: int
 
         def CreateNumpyVector(self, x: Any) -> Any:  # noqa: N802  the name that the schema's objects call

@@ -5,6 +5,7 @@ Pure functions over a graph of any format. Knows no published figure and no arch
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -39,7 +40,9 @@ class LayerGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """convolution_depth: convolutions on the longest path from an input to an output.
+    """convolution_depth: convolutions on the path from an input to an output that has most of them.
+
+    depth: the same for convolutions and dense layers together.  single_path: see `is_single_path`.
 
     parameters: all that the model holds for its layers, moving statistics of batch normalization included.
     trainable: without these.  macs: of convolutions and matrix products, one image.
@@ -48,6 +51,8 @@ class Summary:
     convolution: LayerGroup
     dense: LayerGroup
     convolution_depth: int
+    depth: int
+    single_path: bool
     parameters: int
     trainable: int
     macs: int
@@ -72,6 +77,8 @@ def summarise(graph: Graph) -> Summary:
         convolution=_group(convolutions),
         dense=_group(dense),
         convolution_depth=convolution_depth(graph),
+        depth=_depth(graph, CONVOLVING | {"FULLY_CONNECTED"}),
+        single_path=is_single_path(graph),
         parameters=sum(counts),
         trainable=sum(counts) - moving_statistics(graph),
         macs=sum(operation_macs(graph, operation) or 0 for operation in graph.operations),
@@ -80,11 +87,15 @@ def summarise(graph: Graph) -> Summary:
 
 def convolution_depth(graph: Graph) -> int:
     """The number of convolutions on the path through the graph that has most of them."""
-    depth: dict[int, int] = {}
-    for operation in graph.operations:
-        before = max((depth.get(index, 0) for index in operation.inputs if index != ABSENT), default=0)
-        depth.update(dict.fromkeys(operation.outputs, before + (operation.kind in CONVOLVING)))
-    return max(depth.values(), default=0)
+    return _depth(graph, CONVOLVING)
+
+
+def is_single_path(graph: Graph) -> bool:
+    """Whether each operation works on what the one before it wrote: no branch, no shortcut, no second output."""
+    fixed = constants(graph)
+    read = [[index for index in operation.inputs if index not in fixed | {ABSENT}] for operation in graph.operations]
+    readers = Counter(index for indices in read for index in indices)
+    return all(len(indices) <= 1 for indices in read) and max(readers.values(), default=0) <= 1
 
 
 def moving_statistics(graph: Graph) -> int:
@@ -106,6 +117,14 @@ def moving_statistics(graph: Graph) -> int:
 def first_convolution(graph: Graph) -> Operation | None:
     """The first operation with kernels that slide over an image, or None."""
     return next((operation for operation in graph.operations if operation.kind in CONVOLVING), None)
+
+
+def _depth(graph: Graph, kinds: frozenset[str]) -> int:
+    depth: dict[int, int] = {}
+    for operation in graph.operations:
+        before = max((depth.get(index, 0) for index in operation.inputs if index != ABSENT), default=0)
+        depth.update(dict.fromkeys(operation.outputs, before + (operation.kind in kinds)))
+    return max(depth.values(), default=0)
 
 
 def _convolution(graph: Graph, operation: Operation) -> _Layer:

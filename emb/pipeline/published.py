@@ -65,6 +65,22 @@ class MemoryRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StructureRow:
+    """A row of the lecture's table of structures. architectures: names, the shallowest and the deepest of the family.
+
+    small_kernels: whether all kernels are 3x3 at most.  depth: layers with weights, of each architecture; empty if
+    the table does not say.  explained: figure -> heading.
+    """
+
+    label: str
+    architectures: tuple[str, ...]
+    single_path: bool
+    small_kernels: bool
+    depth: tuple[int, ...] = ()
+    explained: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
     """The convolutions or the dense layers of a column. kernels, strides: sides. channels, filters: least and most."""
 
@@ -97,6 +113,7 @@ class Published:
     """The whole file. Raises ValueError for two architectures of one name, or a table that names an unknown one."""
 
     architecture: tuple[Architecture, ...]
+    structure: tuple[StructureRow, ...]
     memory: tuple[MemoryRow, ...]
     column: tuple[Column, ...]
 
@@ -104,7 +121,8 @@ class Published:
         names = [architecture.name for architecture in self.architecture]
         if len(set(names)) < len(names):
             raise ValueError("architecture has two entries of one name")
-        used = {row.memory_of for row in self.memory} | {row.macs_of for row in self.memory}
+        used = {name for row in self.structure for name in row.architectures}
+        used |= {row.memory_of for row in self.memory} | {row.macs_of for row in self.memory}
         if unknown := (used | {column.architecture for column in self.column}) - set(names):
             raise ValueError(f"architecture lacks {', '.join(sorted(unknown))}, which a table names")
 

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from emb.graph.summary import LayerGroup, Summary, summarise
-from emb.pipeline.published import CONVENTION, Architecture, Column, Figure, Layers, MemoryRow, published
+from emb.pipeline.published import CONVENTION, Architecture, Column, Figure, Layers, MemoryRow, StructureRow, published
 from emb.pipeline.stage import code_digest, versions
 from emb.pipeline.zoo_graph import graph_of
 from emb.store import Step, Store
 
 TOLERANCE_PERCENT = 2.0
 """A deviation above this needs its explanation."""
+
+SMALL_KERNEL = 3
+"""The longest side of what the lecture calls a small kernel."""
 
 EXPLANATIONS = "docs/explanation/published-figures.md"
 
@@ -27,7 +30,7 @@ _CODE = ("zoo", "layers", "graph", "pipeline/zoo.py", "pipeline/zoo_graph.py")
 _MEBIBYTE = 2**20
 _FLOAT32_BYTES = 4
 
-Value = int | float | tuple[int, ...]
+Value = bool | int | float | tuple[int, ...]
 Figures = Mapping[str, Summary]
 
 
@@ -35,26 +38,29 @@ Figures = Mapping[str, Summary]
 class Comparison:
     """A published value and what the graph gives.
 
-    figure: what is compared.  deviation_percent: of numbers, counted from the published one; None for lists of
-    sizes.  explanation: the heading in docs/explanation/published-figures.md, or "".
+    figure: what is compared.  published: None if the source does not say.
+    deviation_percent: of numbers, counted from the published one; None for anything else.
+    explanation: the heading in docs/explanation/published-figures.md, or "".
     """
 
     figure: str
-    published: Value
+    published: Value | None
     computed: Value
     source: str = ""
     explanation: str = ""
 
     @property
     def deviation_percent(self) -> float | None:
-        if isinstance(self.published, tuple) or isinstance(self.computed, tuple):
+        if any(value is None or isinstance(value, bool | tuple) for value in (self.published, self.computed)):
             return None
         return 100 * (self.computed - self.published) / self.published
 
     @property
     def agrees(self) -> bool:
-        """Lists: equal. Numbers: within the tolerance."""
+        """Numbers: within the tolerance. Anything else: equal, or not published."""
         deviation = self.deviation_percent
+        if self.published is None:
+            return True
         return self.published == self.computed if deviation is None else abs(deviation) <= TOLERANCE_PERCENT
 
     def to_json(self) -> dict[str, Any]:
@@ -81,9 +87,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zoo:
-    """entries: every architecture.  memory, columns: label -> the cells of the lecture's two tables, in its order."""
+    """entries: every architecture.  The others: label -> the cells of the lecture's summary tables, in its order."""
 
     entries: tuple[Entry, ...]
+    structure: Mapping[str, tuple[Comparison, ...]]
     memory: Mapping[str, tuple[Comparison, ...]]
     columns: Mapping[str, tuple[Comparison, ...]]
 
@@ -91,7 +98,7 @@ class Zoo:
         """(architecture or label, comparison), all that there are."""
         for entry in self.entries:
             yield from ((entry.architecture.name, comparison) for comparison in entry.comparisons)
-        for table in (self.memory, self.columns):
+        for table in (self.structure, self.memory, self.columns):
             for label, cells in table.items():
                 yield from ((label, comparison) for comparison in cells)
 
@@ -113,6 +120,7 @@ def zoo(*, store: Store | None = None, tell: Callable[[str], None] = lambda _: N
             )
             for entry in known.architecture
         ),
+        structure={row.label: _structure_row(row, figures) for row in known.structure},
         memory={row.label: _memory_row(row, figures) for row in known.memory},
         columns={column.label: _column(column, figures[column.architecture]) for column in known.column},
     )
@@ -153,6 +161,7 @@ def document(found: Zoo) -> dict[str, Any]:
         "tolerance_percent": TOLERANCE_PERCENT,
         "architectures": [_entry(entry) for entry in found.entries],
         "tables": {
+            "structure": _table(found.structure),
             "parameter_memory": _table(found.memory),
             "layers": _table(found.columns),
         },
@@ -189,6 +198,17 @@ def _compared(figure: Figure, summary: Summary) -> Comparison:
         source=figure.source,
         explanation=figure.explanation,
     )
+
+
+def _structure_row(row: StructureRow, figures: Figures) -> tuple[Comparison, ...]:
+    summaries = [figures[name] for name in row.architectures]
+    sides = [side for summary in summaries for kernel in summary.convolution.kernels for side in kernel]
+    cells: tuple[tuple[str, Value | None, Value], ...] = (
+        ("single_path", row.single_path, all(summary.single_path for summary in summaries)),
+        ("small_kernels", row.small_kernels, max(sides) <= SMALL_KERNEL),
+        ("depth", row.depth or None, tuple(summary.depth for summary in summaries)),
+    )
+    return _cells(cells, row.explained)
 
 
 def _memory_row(row: MemoryRow, figures: Figures) -> tuple[Comparison, ...]:
@@ -234,7 +254,7 @@ def _group(name: str, said: Layers, group: LayerGroup) -> tuple[tuple[str, Value
     return tuple((f"{name}.{row}", one, other) for row, one, other in rows)
 
 
-def _cells(cells: Iterable[tuple[str, Value, Value]], explained: Mapping[str, str]) -> tuple[Comparison, ...]:
+def _cells(cells: Iterable[tuple[str, Value | None, Value]], explained: Mapping[str, str]) -> tuple[Comparison, ...]:
     return tuple(
         Comparison(figure=figure, published=said, computed=found, explanation=explained.get(figure, ""))
         for figure, said, found in cells

@@ -55,7 +55,7 @@ def _headings() -> set[str]:
 def _explanations() -> set[str]:
     """The headings that published.toml refers to."""
     known = published()
-    tables = [table.explained for table in (*known.memory, *known.column)]
+    tables = [table.explained for table in (*known.structure, *known.memory, *known.column)]
     figures = {figure.explanation for entry in known.architecture for figure in entry.figures}
     return (figures | {heading for table in tables for heading in table.values()}) - {""}
 
@@ -79,7 +79,8 @@ def test_figures_are_computed_once(tmp_path: Path) -> None:
     told: list[str] = []
     store = Store(tmp_path)
     first = figures_of(architecture("lenet"), store=store, tell=told.append)
-    assert (first.trainable, first.macs, first.convolution_depth) == (61_706, 416_520, 2)
+    assert (first.trainable, first.macs, first.convolution_depth, first.depth) == (61_706, 416_520, 2, 5)
+    assert first.single_path
     assert first.convolution.kernels == ((5, 5),)
     assert figures_of(architecture("lenet"), store=store, tell=told.append) == first
     assert told == ["lenet"]
@@ -112,6 +113,8 @@ def test_deviations() -> None:
     assert Comparison(figure="macs", published=200, computed=204).agrees
     assert Comparison(figure="kernels", published=(1, 5), computed=(1, 5)).agrees
     assert not Comparison(figure="kernels", published=(1, 4), computed=(1, 5)).agrees
+    assert not Comparison(figure="single_path", published=True, computed=False).agrees
+    assert Comparison(figure="depth", published=None, computed=(40,)).agrees
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +185,8 @@ def test_the_arithmetic_of_the_explanations(whole: Zoo) -> None:
     separable, ordinary = (7 * 7 * 24 + 24 * 64) * 112**2, 7 * 7 * 3 * 64 * 112**2
     assert f"{by_name['inception-v2'].macs - separable + ordinary:,}" in text
     assert f"{13_600_000 - by_name['inception-v2'].trainable:,}" in text
+    assert f"1 + 2 * 130 + 3 + 1 = {by_name['densenet-264'].depth}" in text
+    assert f"1 + 2 * 58 + 3 + 1 = {by_name['densenet-121'].depth}" in text
     # GoogLeNet with poolings that round down.
     floored = 118_013_952 + 114_688 * 55**2 + 551_424 * 27**2 + 2_805_504 * 13**2 + 2_485_248 * 6**2
     assert f"{floored:,}" in text
@@ -217,5 +222,13 @@ def test_json_and_tables_of_the_command(whole: Zoo) -> None:
     assert alexnet["published"][0]["deviation_percent"] == 0
     assert len(found["tables"]["layers"]) == len(published().column)
     text = _run()
-    for part in ("138,357,544 =", "GoogLeNet v1", "depth in # of CONV layers", "lenet-5", "one MAC is one"):
+    for part in (
+        "138,357,544 =",
+        "kernels of 3x3 at most",
+        "121-265",
+        "GoogLeNet v1",
+        "depth in # of CONV layers",
+        "lenet-5",
+        "one MAC is one",
+    ):
         assert part in text

@@ -44,6 +44,8 @@ def test_every_part_of_the_family_is_counted(family: Graph) -> None:
     found = summarise(family)
     assert found.convolution.layers == 4
     assert found.convolution_depth == convolution_depth(family) == 4
+    assert found.depth == 6
+    assert not found.single_path
     assert found.convolution.kernels == ((1, 7), (3, 3), (5, 5), (7, 1))
     assert found.convolution.channels == (3, 4, 12)  # 4 of 8: two groups
     assert found.convolution.filters == (8, 12)
