@@ -11,6 +11,7 @@ from emb.graph import keras as keras_graph
 from emb.graph.cost import macs, operation_macs, operation_parameters, parameters
 from emb.graph.model import Graph
 from emb.graph.receptive import receptive_fields
+from emb.graph.summary import summarise
 from emb.pipeline.zoo_graph import graph_of
 
 
@@ -57,6 +58,16 @@ def test_small_kernels_see_as_far_and_cost_less(count: int, kernel: int, channel
     assert parameters(small) == count * (9 * channels**2 + channels) < parameters(large)
     assert parameters(large) == kernel**2 * channels**2 + channels
     assert macs(small) == count * 9 * channels**2 * 32**2 < macs(large)
+
+
+def test_what_the_two_normalizations_learn() -> None:
+    """The lecture's comparison: LRN has nothing to train, BN a scale and a shift for each channel."""
+    from keras import layers
+
+    from emb.layers import LocalResponseNormalization
+
+    normalized = [stack((8, 8, 12), layer) for layer in (LocalResponseNormalization(), layers.BatchNormalization())]
+    assert [summarise(graph).trainable for graph in normalized] == [0, 2 * 12]
 
 
 def test_the_practical_cnn() -> None:
