@@ -161,6 +161,8 @@ def _weights_to_float16(model: Any) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
+    # A large model has hundreds of constants of one name and a number, so that name_16 may be another one's.
+    taken = {name for node in graph.node for name in (node.name, *node.input, *node.output)}
     casts = []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -172,9 +174,10 @@ def _weights_to_float16(model: Any) -> None:
                 why=f"its largest value is {np.abs(values).max():g}, that of float16 is {LARGEST_FLOAT16:g}",
                 fix="choose float32 or dynamic",
             )
-        wide, narrow = tensor.name, f"{tensor.name}_16"
+        wide = tensor.name
+        narrow, cast = (og.free_name(f"{wide}_{suffix}", taken) for suffix in ("float16", "cast"))
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), narrow))
-        casts.append(helper.make_node("Cast", [narrow], [wide], name=f"{wide}_32", to=TensorProto.FLOAT))
+        casts.append(helper.make_node("Cast", [narrow], [wide], name=cast, to=TensorProto.FLOAT))
     nodes = [type(node).FromString(node.SerializeToString()) for node in graph.node]
     del graph.node[:]
     graph.node.extend([*casts, *nodes])

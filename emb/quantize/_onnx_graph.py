@@ -109,6 +109,14 @@ def _levels(graph: Any) -> list[int]:
     return levels
 
 
+def free_name(wanted: str, taken: set[str]) -> str:
+    """The name, with underscores behind it if it is taken; taken from now on."""
+    while wanted in taken:
+        wanted += "_"
+    taken.add(wanted)
+    return wanted
+
+
 def constants(graph: Any) -> dict[str, Any]:
     """{name: TensorProto} of the values that the file holds."""
     return {tensor.name: tensor for tensor in graph.initializer}

@@ -11,6 +11,7 @@ import pytest
 
 from emb.errors import DataError, ExportError, ModelError
 from emb.export.onnx import border, read_model
+from emb.graph.files import read
 from emb.quantize import SCHEMES, quantize_onnx
 from emb.spec.contract import Pixels
 
@@ -49,6 +50,24 @@ def test_close_to_float(name: str, scheme: str, built: Any, networks: Any, quant
     expected = np.asarray(built(name)(images.astype(np.float32), training=False))
     width = max(1.0, float(np.ptp(expected)))
     assert np.abs(run(quantized(name, scheme), images) - expected).max() <= CLOSE[scheme] * width
+
+
+def test_float16_of_constants_whose_names_are_taken(networks: Any, float_file: Any, run: Any, tmp_path: Path) -> None:
+    """Of hundreds of constants that a converter has numbered, some are called as another one's halves would be."""
+    import onnx
+
+    model = onnx.load(float_file("lenet", "onnx"))
+    weights = [tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1]
+    names = dict(zip(weights, ("w", "w_16", "w_float16", "w_cast"), strict=False))
+    for tensor in model.graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    onnx.save(model, tmp_path / "model.onnx")
+    quantize_onnx(tmp_path / "model.onnx", tmp_path / "half.onnx", scheme=SCHEMES.get("float16").SCHEME)
+    read(tmp_path / "half.onnx")
+    images = networks.images("lenet", 4)
+    np.testing.assert_allclose(run(tmp_path / "half.onnx", images), run(tmp_path / "model.onnx", images), atol=2e-3)
 
 
 @pytest.mark.parametrize("method", ["percentile", "mse"])
