@@ -34,7 +34,9 @@ def weights_to_float16(model: Any) -> None:
 
 
 def _is_wide_constant(model: Any, tensor: Any) -> bool:
-    return fb.type_name(tensor) == "FLOAT32" and fb.is_constant(model, tensor)
+    """Single numbers stay as they are: two bytes saved would cost an operation."""
+    is_float = fb.type_name(tensor) == "FLOAT32" and fb.is_constant(model, tensor)
+    return is_float and len(model.buffers[tensor.buffer].data) > np.dtype(np.float32).itemsize
 
 
 def _narrow(model: Any, subgraph: Any, index: int) -> int:

@@ -281,6 +281,31 @@ def test_tflite_runtime_agrees_on_every_motif(networks: Any, quantized: Any, run
         np.testing.assert_allclose(np.array(result[str(path)]), stored, rtol=0, atol=step, err_msg=name)
 
 
+def test_float16_leaves_single_numbers_alone(run: Any, tmp_path: Path) -> None:
+    """Widening one would cost an operation, and a tensor without extents, whose shape no reader could be sure of."""
+    from keras import Input, Model, layers
+
+    from emb.export.tflite import export
+    from emb.graph.files import read
+    from emb.graph.rules import check, static_shapes
+
+    image = Input((8, 8, 3))
+    beginning = layers.Conv2D(4, 3, padding="same")(image)
+    # Equal statistics in all channels, as before a training: the converter keeps one number of them.
+    x = layers.Conv2D(4, 3, padding="same")(layers.ReLU()(layers.BatchNormalization()(beginning)))
+    x = layers.Concatenate()([beginning, x])
+    export(Model(image, layers.Flatten()(x)), tmp_path / "float.tflite")
+    quantize_tflite(tmp_path / "float.tflite", tmp_path / "half.tflite", scheme=SCHEMES.get("float16").SCHEME)
+    half = read(tmp_path / "half.tflite")
+    assert check(half, [static_shapes]) == ()
+    single = [tensor for tensor in read(tmp_path / "float.tflite").tensors if tensor.constant and tensor.shape == ()]
+    assert single
+    assert {tensor.dtype for tensor in half.tensors if tensor.shape == () and tensor.constant} == {"float32"}
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    scores = run(tmp_path / "float.tflite", images)
+    np.testing.assert_allclose(run(tmp_path / "half.tflite", images), scores, atol=2e-3 * np.abs(scores).max())
+
+
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 
