@@ -13,6 +13,7 @@ COMMANDS = (
     "train",
     "run",
     "bench",
+    "check",
     "inspect",
     "data",
     "data list",

@@ -22,6 +22,13 @@ def complete_recipe(incomplete: str) -> list[str]:
     return [name for name in recipe_names() if name.startswith(incomplete)]
 
 
+def complete_target(incomplete: str) -> list[str]:
+    """Shell completion: targets that begin with what was typed."""
+    from emb.pipeline.recipes import target_names
+
+    return [name for name in target_names() if name.startswith(incomplete)]
+
+
 def complete_data(incomplete: str) -> list[str]:
     """Shell completion: data sets that begin with what was typed."""
     from emb.data import DATA

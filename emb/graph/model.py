@@ -10,7 +10,7 @@ The options that functions over a graph may rely on, where the operation has the
   padding                    "SAME", "VALID" or "EXPLICIT"; with EXPLICIT also pads = (top, left, bottom, right)
   groups                     of a CONV_2D
   activation                 the fused activation, e.g. "RELU"; absent if there is none
-  axes, perm                 of a reduction, of a TRANSPOSE
+  axes, perm, strides        of a reduction, of a TRANSPOSE, of a STRIDED_SLICE
 """
 
 from __future__ import annotations

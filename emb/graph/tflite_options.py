@@ -60,6 +60,8 @@ def _from_inputs(kind: str, shapes: Sequence[Shape], integers: Sequence[Integers
         return {"axes": second}
     if kind == "TRANSPOSE" and second is not None:
         return {"perm": second}
+    if kind == "STRIDED_SLICE" and len(integers) > 3 and integers[3] is not None:
+        return {"strides": integers[3]}
     if kind in _PADDINGS and second is not None and len(second) == 8:  # (before, after) of N, H, W, C
         return {"padding": "EXPLICIT", "pads": (second[2], second[4], second[3], second[5])}
     weights = shapes[1] if len(shapes) > 1 else None

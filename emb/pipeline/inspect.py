@@ -103,7 +103,7 @@ def _inspect_recipe(name: str, *, data_dir: Path | None, trust_model: bool, clas
             raise _classes_of_a_file(recipe.model.file)
         inner = inspect(recipe.model.file, data_dir=data_dir, trust_model=trust_model)
         return _inspection(name, inner.graph, Path(recipe.model.file))
-    shape, count = _images(recipe, data_dir=data_dir, classes=classes)
+    shape, count = images_of(recipe, data_dir=data_dir, classes=classes)
     builder, arguments = recipe.model.builder, recipe.model.arguments
     graph = graph_of(builder, input_shape=shape, classes=count, arguments=arguments)
     return _inspection(name, graph, None, stem=stem_of(builder, input_shape=shape, arguments=arguments))
@@ -117,7 +117,7 @@ def _classes_of_a_file(source: str) -> SpecError:
     )
 
 
-def _images(recipe: Recipe, *, data_dir: Path | None, classes: int | None) -> tuple[tuple[int, int, int], int]:
+def images_of(recipe: Recipe, *, data_dir: Path | None, classes: int | None) -> tuple[tuple[int, int, int], int]:
     """(height, width, channels) and classes of a recipe's model: its data set's, or those that were told."""
     from emb import data as data_sets
     from emb.pipeline.request import data_request

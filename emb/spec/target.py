@@ -2,18 +2,75 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
+
+Architecture = Literal["any", "x86_64", "aarch64", "armv6-m", "armv7e-m", "armv8.1-m"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """kind: whose rules decide what runs on it; "none" if the target has none.
+
+    cache_bytes: on-chip memory for parameters; what does not fit is streamed at every inference.
+    """
+
+    kind: Literal["none", "edge-tpu"] = "none"
+    cache_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cache_bytes < 0:
+            raise ValueError("cache_bytes must not be negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """A published latency of one network in int8 on the target, of one image.
+
+    macs: of that network, for one image.  source: who measured it, and how.
+    """
+
+    network: str
+    macs: int
+    latency_us: float
+    source: str
+
+    def __post_init__(self) -> None:
+        for name in ("macs", "latency_us"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """runtimes: public names of the registry emb.runtimes that run on the target, in order of preference.
+    """runtimes: public names of the registry emb.runtimes that run on the target, in order of preference; none on a
+    microcontroller, whose models are compiled in.
 
-    ram_bytes: 0 if it is that of the machine at hand.
+    cores, clock_hz, ram_bytes: 0 if they are those of the machine at hand. Where a board is sold with several memories,
+    the smallest one counts.
+    flash_bytes: where the model must lie, of a microcontroller; 0 where it lies on a disk or card.
+    python: versions for which the runtimes have wheels on this architecture.
+    alignment_bytes: of tensors in the runtime's arena.  source: of processor and memory.
     """
 
     name: str
     summary: str
     processor: str
     runtimes: tuple[str, ...]
+    architecture: Architecture = "any"
+    cores: int = 0
+    clock_hz: int = 0
     ram_bytes: int = 0
+    flash_bytes: int = 0
+    python: tuple[str, ...] = ()
+    alignment_bytes: int = 64
+    source: str = ""
+    accelerator: Accelerator = field(default_factory=Accelerator)
+    priors: tuple[Prior, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("cores", "clock_hz", "ram_bytes", "flash_bytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
+        if self.alignment_bytes < 1:
+            raise ValueError("alignment_bytes must be at least 1")

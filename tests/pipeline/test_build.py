@@ -219,13 +219,13 @@ def test_the_same_seed_gives_the_same_bytes(emb, built, tmp_path: Path):
         assert row["sha256"] == wanted[row["file"]]
 
 
-@pytest.mark.parametrize("command", ["bench", "inspect", "run"])
+@pytest.mark.parametrize("command", ["bench", "check", "inspect", "run"])
 def test_commands_on_exported_files_import_no_tensorflow(emb, built, command):
-    images = ["digit.png"] if command == "run" else []
+    more = {"run": ["digit.png"], "check": ["--target", "coral-usb-pc"]}.get(command, [])
     Image.fromarray(np.load(emb.home / "built" / "golden" / "images.npy")[0, ..., 0]).save(emb.home / "digit.png")
     program = (
         "import sys; from emb.cli import app\n"
-        f"try: app({[command, 'built/lenet-int8.tflite', *images, '--json']!r}, prog_name='emb')\n"
+        f"try: app({[command, 'built/lenet-int8.tflite', *more, '--json']!r}, prog_name='emb')\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         "print({'tensorflow', 'keras'} & set(sys.modules), file=sys.stderr)"
     )

@@ -1,0 +1,107 @@
+"""`emb check`: what it says of recipes, files and builds, what fits and what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from emb.errors import SpecError
+from emb.pipeline.check import check, layer_of
+from emb.pipeline.recipes import load_target, target_names
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_every_target_says_where_it_comes_from(name: str) -> None:
+    target = load_target(name)
+    if target.ram_bytes:
+        assert target.source
+    assert bool(target.flash_bytes) != bool(target.runtimes)
+    assert all(prior.source for prior in target.priors)
+
+
+def test_a_small_network_fits_a_microcontroller() -> None:
+    found = check("lenet", target="arduino-nano33-ble", classes=10)
+    assert found.faults == ()
+    # The first pooling's input of 28x28x6 and output of 14x14x6.
+    assert found.arena_bytes == 28 * 28 * 6 + 14 * 14 * 6
+    assert found.fullest == "pool1"
+    assert found.latency is None
+
+
+def test_a_network_that_is_too_large_is_told_with_the_numbers() -> None:
+    found = check("vgg16", target="rp2040", classes=10, assignments=["model.arguments.width=0.25"])
+    ram, flash = found.faults
+    assert ram.what == f"vgg16 needs {found.arena_bytes:,} bytes of RAM at least; rp2040 has 270,336"
+    assert ram.operation == found.fullest == "stage1_conv2"
+    assert flash.what == f"vgg16 needs {found.file_bytes:,} bytes of flash; rp2040 has 2,097,152"
+
+
+def test_lrn_keeps_a_network_from_the_edge_tpu_and_a_substitute_brings_it_there() -> None:
+    small = ["input.shape=[32, 32, 3]"]
+    found = check("googlenet", target="coral-usb-pc", classes=10, assignments=small)
+    (fault,) = found.faults
+    assert fault.why == "RSQRT norm1: Operation not supported"
+    assert "--set model.arguments.normalization=batch" in fault.fix
+    assert found.latency is None
+
+    batch = [*small, "model.arguments.normalization=batch"]
+    substitute = check("googlenet", target="coral-usb-pc", classes=10, assignments=batch)
+    assert substitute.faults == ()
+    assert {placement.device for placement in substitute.placements} == {"edge-tpu"}
+    assert substitute.latency is not None
+    assert substitute.latency.lowest_us < substitute.latency.highest_us
+    assert "Coral" in substitute.latency.source
+
+
+def test_a_build_and_its_files(emb: Any, built: Any) -> None:
+    found = emb.json("check", "built", "--target", "coral-usb-rpi4")
+    assert found["fits"]
+    assert {placement["device"] for placement in found["placements"]} == {"edge-tpu"}
+    assert found["file_bytes"] == (emb.home / "built" / "lenet-int8.tflite").stat().st_size
+    assert 60_000 < found["cached_bytes"] < 65_000
+    assert found["streamed_bytes"] == 0
+
+    refused = emb.json("check", "built/lenet-int8.onnx", "--target", "rp2040", expect=1)
+    assert [fault["what"] for fault in refused["faults"]] == [
+        "built/lenet-int8.onnx is an .onnx file; rp2040 runs .tflite"
+    ]
+    floats = emb.run("check", "built/lenet-float32.tflite", "--target", "coral-usb-pc", expect=1).stdout
+    assert "does not fit: 0 of the" in floats
+    assert "Operation is working on an unsupported data type" in floats
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("lenet", "--target", "rpi44"), "error: unknown target 'rpi44'\n  fix: did you mean 'rpi4'?"),
+        (("lenett", "--target", "rpi4"), "error: unknown recipe 'lenett'\n  fix: did you mean 'lenet'?"),
+        (("none.tflite", "--target", "rpi4"), "error: there is no model file none.tflite\n"),
+        (("own.keras", "--target", "rpi4"), "error: emb check does not convert own.keras\n"),
+        (("built", "--target", "rpi4", "--classes", "3"), "error: --classes does not apply to built\n"),
+    ],
+)
+def test_bad_input(emb: Any, built: Any, arguments: tuple[str, ...], message: str) -> None:
+    done = emb.run("check", *arguments, expect=2)
+    assert done.stderr.startswith(message)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_target_of_ones_own(tmp_path: Any) -> None:
+    path = tmp_path / "board.toml"
+    path.write_text('summary = "Mine"\nprocessor = "any"\nruntimes = ["litert"]\nram_bytes = 1_000\n')
+    (fault,) = check("lenet", target=str(path), classes=10).faults
+    assert "board has 1,000" in fault.what
+    path.write_text('summary = "Mine"\nprocessor = "any"\nruntimes = []\nram_bytes = -1\n')
+    with pytest.raises(SpecError, match="must not be negative"):
+        load_target(str(path))
+
+
+def test_layers_behind_the_names_of_a_file() -> None:
+    layers = ("conv1_1", "relu1", "scores")
+    assert layer_of("vgg_1/relu1_1/Relu;vgg_1/conv1_1_1/convolution", layers) == "conv1_1"
+    assert layer_of("scores", layers) == "scores"
+    assert layer_of("PartitionedCall", layers) == ""
