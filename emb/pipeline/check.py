@@ -201,10 +201,11 @@ def _memory_faults(
         ]
     faults = []
     # On a microcontroller the weights are read where they lie, in flash; elsewhere they are loaded.
-    need = arena_bytes if target.flash_bytes else arena_bytes + file_bytes
+    loaded_bytes = 0 if target.flash_bytes else file_bytes
+    need = arena_bytes + loaded_bytes
     if target.ram_bytes and need > target.ram_bytes:
         what = f"{source} needs {need:,} bytes of RAM at least; {target.name} has {target.ram_bytes:,}"
-        why = f"the activations around {fullest} take most of it"
+        why = f"{arena_bytes:,} bytes of activations, most of them around {fullest}, and {loaded_bytes:,} of the file"
         faults.append(Fault(what=what, why=why, fix=smaller, operation=fullest))
     if target.flash_bytes and file_bytes > target.flash_bytes:
         what = f"{source} needs {file_bytes:,} bytes of flash; {target.name} has {target.flash_bytes:,}"

@@ -22,7 +22,13 @@ IN_CI = {
 
 # Eight epochs teach most of them enough. A network that guesses changes its guess with every rounding, so that these
 # need more: very deep ones at a quarter of their width.
-EPOCHS = {"inception-v3-cifar10": 12, "inception-v4-cifar10": 40, "plain20-cifar10": 30, "resnet50": 20}
+EPOCHS = {
+    **dict.fromkeys(("inception-v3", "inception-v3-cifar10"), 12),
+    **dict.fromkeys(("resnet50", "resnet101", "resnet152", "resnet44-cifar10", "resnet56-cifar10"), 20),
+    "resnet110-cifar10": 20,
+    "plain20-cifar10": 30,
+    **dict.fromkeys(("inception-v4", "inception-v4-cifar10", "plain56-cifar10"), 40),
+}
 
 
 RECIPES = [name if name in IN_CI else pytest.param(name, marks=pytest.mark.family) for name in recipe_names()]
