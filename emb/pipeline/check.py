@@ -289,13 +289,18 @@ def _convert(recipe: Recipe, folder: Path, *, shape: tuple[int, int, int], class
         keras.utils.set_random_seed(0)
         model = ZOO.get(recipe.model.builder).build(input_shape=shape, classes=classes, **dict(recipe.model.arguments))
         model = without_auxiliaries(model)
+        rng = np.random.default_rng(0)
+        for variable in model.weights:
+            # Converters leave out biases that are zero everywhere, which none is after a training.
+            if len(variable.shape) == 1:
+                variable.assign(variable + rng.uniform(0.01, 0.02, variable.shape))
         write_json(folder / _LAYERS, [layer.name for layer in model.layers])
         model.save(folder / "model.keras")
         source = open_source(folder / "model.keras")
         if recipe.export.softmax == "drop":
             source = without_softmax(source)
         source.write(folder / "float.tflite", file_format="tflite")
-        images = np.random.default_rng(0).integers(0, 256, (_CALIBRATION_IMAGES, *shape), dtype=np.uint8)
+        images = rng.integers(0, 256, (_CALIBRATION_IMAGES, *shape), dtype=np.uint8)
         scheme = SCHEMES.get("int8").SCHEME
         quantize_tflite(folder / "float.tflite", folder / _MODEL, scheme=scheme, calibration=images)
         for name in ("model.keras", "float.tflite"):

@@ -61,8 +61,11 @@ def test_a_build_and_its_files(emb: Any, built: Any) -> None:
     assert found["fits"]
     assert {placement["device"] for placement in found["placements"]} == {"edge-tpu"}
     assert found["file_bytes"] == (emb.home / "built" / "lenet-int8.tflite").stat().st_size
-    assert 60_000 < found["cached_bytes"] < 65_000
-    assert found["streamed_bytes"] == 0
+    # 61,470 weights, and 8 bytes for each of 236 biases.
+    assert (found["cached_bytes"], found["streamed_bytes"]) == (61_470 + 8 * 236, 0)
+    # What the untrained recipe becomes is as large as the trained one's file.
+    before = check("lenet", target="coral-usb-rpi4", classes=10)
+    assert (before.file_bytes, before.cached_bytes) == (found["file_bytes"], found["cached_bytes"])
 
     refused = emb.json("check", "built/lenet-int8.onnx", "--target", "rp2040", expect=1)
     assert [fault["what"] for fault in refused["faults"]] == [
