@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from emb.bench import agreement, describe_machine
+from emb.bench import describe_machine
 from emb.errors import EmbError
 from emb.pipeline.json_files import read_json
 from emb.pipeline.measuring import Timing
@@ -59,21 +60,27 @@ def assemble(
 
 def _formats(planned: Plan, done: Done, failures: Failures) -> tuple[FormatAgreement, ...]:
     """Of each scheme in more than one format, how often any two of its files give the same class."""
-    scores: dict[str, dict[str, list[Any]]] = {}
+    classes: dict[str, dict[str, list[NDArray[np.int64]]]] = {}
     for file in planned.files:
         if file.check in failures:
             continue
-        found = [np.load(done[way.verify].path("scores.npy")) for way in file.rows if _has_scores(way, done)]
-        scores.setdefault(file.scheme.name, {}).setdefault(file.format, []).extend(found)
+        found = [_classes(done[way.verify]) for way in file.rows if _has_scores(way, done)]
+        classes.setdefault(file.scheme.name, {}).setdefault(file.format, []).extend(found)
     shares = {
         scheme: [
-            agreement(one, other)
+            float(np.mean(one == other))
             for former, latter in combinations(formats.values(), 2)
             for one, other in product(former, latter)
         ]
-        for scheme, formats in scores.items()
+        for scheme, formats in classes.items()
     }
     return tuple(FormatAgreement(scheme=scheme, share=min(found)) for scheme, found in shares.items() if found)
+
+
+def _classes(verified: Artifact) -> NDArray[np.int64]:
+    """What a file said of each test image. The scores of many images and classes would not all fit in memory."""
+    classes: NDArray[np.int64] = np.load(verified.path("scores.npy"), mmap_mode="r").argmax(axis=1)
+    return classes
 
 
 def _has_scores(way: PlannedRow, done: Done) -> bool:
