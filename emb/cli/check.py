@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emb.cli.options import Assignments, DataDirectory, Json, complete_recipe, complete_target
+from emb.cli.options import Assignments, Classes, DataDirectory, Json, complete_recipe, complete_target
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,10 +27,7 @@ def check(
         str,
         typer.Option(metavar="NAME|FILE", help="A target's name or .toml file.", autocompletion=complete_target),
     ],
-    classes: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Of a recipe's model, so that its data set need not be there."),
-    ] = None,
+    classes: Classes = None,
     data_dir: DataDirectory = None,
     assignments: Assignments = None,
     as_json: Json = False,

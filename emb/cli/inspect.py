@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emb.cli.options import DataDirectory, Json, TrustModel, complete_recipe
+from emb.cli.options import Classes, DataDirectory, Json, TrustModel, complete_recipe
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -46,10 +46,7 @@ def inspect(
         Path | None,
         typer.Option(metavar="DIR", help="Where --feature-maps writes a PNG file for each convolution; else here."),
     ] = None,
-    classes: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Of a recipe's model, so that its data set need not be there."),
-    ] = None,
+    classes: Classes = None,
     data_dir: DataDirectory = None,
     trust_model: TrustModel = False,
     as_json: Json = False,

@@ -56,6 +56,10 @@ DataDirectory = Annotated[
         help="Where data sets lie; searched before $EMB_DATA_DIR and the cache.",
     ),
 ]
+Classes = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Of a recipe's model, so that its data set need not be there."),
+]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out images that cannot be decoded; the report names them.")
 ]

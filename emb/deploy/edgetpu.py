@@ -28,13 +28,6 @@ MOST_SOFTMAX_ELEMENTS = 16_000
 MEAN_CHANNELS = 4
 BIAS_CHANNEL_BYTES = 8
 
-REMEDIES: Mapping[str, str] = {
-    "RSQRT": "local response normalization has no form there: --set model.arguments.normalization=batch",
-    "LOCAL_RESPONSE_NORMALIZATION": "build it in int8 first, or put batch normalization in its place",
-    "CONV_2D": "split a convolution in groups into one convolution for each group",
-}
-"""What to do about an operation of that kind that is not mapped."""
-
 Limit = Callable[[Graph, Operation], str]
 """What was found where the limit is not kept, else ""."""
 
@@ -105,6 +98,17 @@ def status_of(graph: Graph, operation: Operation) -> tuple[str, str]:
         if found := limit(graph, operation):
             return status, f"{_sentence(limit)}: {found}"
     return MAPPED, ""
+
+
+def remedy(placement: Placement) -> str:
+    """What to do about an operation that is not mapped, in words."""
+    if placement.status == DATA_TYPE:
+        return "give the int8 .tflite of the same model"
+    if placement.kind == "RSQRT":
+        return "local response normalization has no form there: in a recipe, --set model.arguments.normalization=batch"
+    if placement.detail.startswith(_sentence(one_group)):
+        return "split it into one convolution for each group"
+    return "replace that layer"
 
 
 def eight_bit_tensors(graph: Graph, operation: Operation) -> str:

@@ -12,7 +12,7 @@ from emb.graph.model import Graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class PlacedBuffer:
     """A buffer and where it begins."""
 
     lifetime: Lifetime
@@ -31,7 +31,7 @@ class Arena:
     live_bytes: what is alive then, so that arena_bytes - live_bytes is lost to gaps and alignment.
     """
 
-    placements: tuple[Placement, ...]
+    placements: tuple[PlacedBuffer, ...]
     arena_bytes: int
     fullest: int
     live_bytes: int
@@ -45,12 +45,12 @@ def plan(graph: Graph, *, alignment_bytes: int) -> Arena | None:
     alignment_bytes: 64 in TFLite, 16 in TensorFlow Lite Micro.
     Source: Pisarchyk and Lee 2020, "Efficient memory management for deep neural net inference", greedy by size.
     """
-    placed: list[Placement] = []
+    placed: list[PlacedBuffer] = []
     for lifetime in sorted(lifetimes(graph), key=lambda one: (-(one.storage_bytes or 0), one.first)):
         if (storage_bytes := lifetime.storage_bytes) is None:
             return None
         offset_bytes = _lowest_gap(lifetime, storage_bytes, placed, alignment_bytes)
-        placed.append(Placement(lifetime=lifetime, offset_bytes=offset_bytes, storage_bytes=storage_bytes))
+        placed.append(PlacedBuffer(lifetime=lifetime, offset_bytes=offset_bytes, storage_bytes=storage_bytes))
     alive = [_alive(placed, number) for number in range(len(graph.operations))]
     fullest = max(range(len(alive)), key=alive.__getitem__, default=0)
     return Arena(
@@ -61,7 +61,7 @@ def plan(graph: Graph, *, alignment_bytes: int) -> Arena | None:
     )
 
 
-def _lowest_gap(lifetime: Lifetime, storage_bytes: int, placed: list[Placement], alignment_bytes: int) -> int:
+def _lowest_gap(lifetime: Lifetime, storage_bytes: int, placed: list[PlacedBuffer], alignment_bytes: int) -> int:
     together = [one for one in placed if one.lifetime.first <= lifetime.last and lifetime.first <= one.lifetime.last]
     offset_bytes = 0
     for other in sorted(together, key=lambda one: one.offset_bytes):
@@ -71,5 +71,5 @@ def _lowest_gap(lifetime: Lifetime, storage_bytes: int, placed: list[Placement],
     return offset_bytes
 
 
-def _alive(placed: list[Placement], number: int) -> int:
+def _alive(placed: list[PlacedBuffer], number: int) -> int:
     return sum(one.storage_bytes for one in placed if one.lifetime.first <= number <= one.lifetime.last)

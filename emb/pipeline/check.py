@@ -227,8 +227,7 @@ def _placement_faults(source: str, target: Target, placements: tuple[Placement, 
         Fault(
             what=f"{count} of the {len(placements)} operations of {source} run on {target.name}'s accelerator",
             why=f"{first.kind} {name}: {first.status}" + (f" ({first.detail})" if first.detail else ""),
-            fix=edgetpu.REMEDIES.get(first.kind, "replace that layer")
-            + "; until then every operation behind it runs on the processor as well",
+            fix=f"{edgetpu.remedy(first)}; until then every operation behind it runs on the processor as well",
             operation=first.operation,
         )
     ]

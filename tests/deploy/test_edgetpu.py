@@ -199,6 +199,20 @@ def test_parameters_of_the_mapped_part_alone_want_the_cache() -> None:
     assert predict(chain("RSQRT", "CONV_2D")).parameter_bytes == 0
 
 
+def test_the_remedy_is_that_of_the_fault_and_not_of_the_kind() -> None:
+    remedies = {}
+    for name in ("float", "groups", "uneven dilation", "no such operation"):
+        graph = BAD[name][0]
+        remedies[name] = edgetpu.remedy(predict(graph).placements[0])
+    assert remedies == {
+        "float": "give the int8 .tflite of the same model",
+        "groups": "split it into one convolution for each group",
+        "uneven dilation": "replace that layer",
+        "no such operation": "local response normalization has no form there: in a recipe, "
+        "--set model.arguments.normalization=batch",
+    }
+
+
 def test_all_of_it() -> None:
     assert predict(chain("CONV_2D", "RELU")).first_on_cpu is None
 

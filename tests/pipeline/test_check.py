@@ -74,6 +74,7 @@ def test_a_build_and_its_files(emb: Any, built: Any) -> None:
     floats = emb.run("check", "built/lenet-float32.tflite", "--target", "coral-usb-pc", expect=1).stdout
     assert "does not fit: 0 of the" in floats
     assert "Operation is working on an unsupported data type" in floats
+    assert "fix: give the int8 .tflite of the same model" in floats
 
 
 @pytest.mark.parametrize(

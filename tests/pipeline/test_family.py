@@ -27,7 +27,7 @@ EPOCHS = {
     **dict.fromkeys(("resnet50", "resnet101", "resnet152", "resnet44-cifar10", "resnet56-cifar10"), 20),
     "resnet110-cifar10": 20,
     "plain20-cifar10": 30,
-    **dict.fromkeys(("inception-v4", "inception-v4-cifar10"), 40),
+    **dict.fromkeys(("inception-v4", "inception-v4-cifar10", "plain56-cifar10"), 40),
 }
 
 
