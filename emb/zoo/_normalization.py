@@ -12,7 +12,8 @@ MOMENTUM = 0.9
 def batch_normalized(x: Any, *, epsilon: float, name: str, scale: bool = True, first_scale: float = 1.0) -> Any:
     """Each channel less its mean, over its deviation, by a learned scale (if `scale`) and shift; same shape as x.
 
-    epsilon: added to the variance.  first_scale: what the scales begin with.  Source: Ioffe and Szegedy 2015, algorithm 1.
+    epsilon: added to the variance.  first_scale: what the scales begin with.
+    Source: Ioffe and Szegedy 2015, algorithm 1.
     """
     from keras import initializers, layers
 
