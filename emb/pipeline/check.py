@@ -150,6 +150,7 @@ def check_model(
         mapping = edgetpu.EdgeTpuMapping(placements=placements, parameter_bytes=parameter_bytes)
         verdict = edgetpu_check.verdict(mapping, path=path, source=source, file=file, target=target, model=model)
     cached_bytes = min(parameter_bytes, target.accelerator.cache_bytes)
+    streamed_bytes = parameter_bytes - cached_bytes
     arena_bytes = arena.arena_bytes if arena else None
     faults = (
         *_format_faults(graph, source, target),
@@ -165,9 +166,9 @@ def check_model(
         arena_bytes=arena_bytes,
         fullest=fullest,
         cached_bytes=cached_bytes,
-        streamed_bytes=parameter_bytes - cached_bytes,
+        streamed_bytes=streamed_bytes,
         # The published latencies are those of networks that fit.
-        latency=None if faults else estimate(macs, target.priors),
+        latency=None if faults else estimate(macs, target.priors, streamed_bytes=streamed_bytes),
         faults=faults,
         compilation=verdict.compilation,
         compile_command=verdict.compile_command,

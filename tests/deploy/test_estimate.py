@@ -8,8 +8,8 @@ from emb.deploy.estimate import estimate
 from emb.spec.target import Prior
 
 
-def prior(network: str, macs: int, latency_us: float, source: str = "a table") -> Prior:
-    return Prior(network=network, macs=macs, latency_us=latency_us, source=source)
+def prior(network: str, macs: int, latency_us: float, source: str = "a table", *, streamed_bytes: int = 0) -> Prior:
+    return Prior(network=network, macs=macs, latency_us=latency_us, source=source, streamed_bytes=streamed_bytes)
 
 
 TABLE = (prior("slow", 100, 50.0), prior("fast", 200, 40.0), prior("huge", 10_000, 1.0))
@@ -36,3 +36,32 @@ def test_none_far_from_all(macs: int) -> None:
 
 def test_none_without_a_table() -> None:
     assert estimate(150, ()) is None
+
+
+MB = 1_000_000
+STREAMING = (
+    *TABLE,
+    prior("wide", 150, 3_000.0, streamed_bytes=10 * MB),
+    prior("wider", 90, 8_000.0, streamed_bytes=40 * MB),
+)
+
+
+def test_what_streams_its_parameters_is_compared_by_what_it_sends() -> None:
+    found = estimate(150, STREAMING, streamed_bytes=20 * MB)
+    assert found is not None
+    assert (found.lowest_us, found.highest_us) == (4_000.0, 6_000.0)
+    assert found.source == "streamed bytes at the rates of wide and wider (a table)"
+
+
+def test_what_streams_nothing_is_not_compared_with_what_does() -> None:
+    assert estimate(150, STREAMING) == estimate(150, TABLE)
+    assert estimate(150, STREAMING, streamed_bytes=2 * 2**20) == estimate(150, TABLE)
+
+
+@pytest.mark.parametrize("streamed_bytes", [2_400_000, 200 * MB])
+def test_none_far_from_all_that_stream(streamed_bytes: int) -> None:
+    assert estimate(150, STREAMING, streamed_bytes=streamed_bytes) is None
+
+
+def test_none_where_nothing_is_known_to_stream() -> None:
+    assert estimate(150, TABLE, streamed_bytes=20 * MB) is None
