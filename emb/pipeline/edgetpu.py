@@ -33,10 +33,16 @@ class Verdict:
     forms: Mapping[str, str] | None = None
 
 
-def forms_of(builder: str, arguments: Mapping[str, Any]) -> dict[str, str]:
-    """The arguments with which the zoo's builder makes what the Edge TPU takes, where these differ from `arguments`."""
+def forms_of(model: Mapping[str, Any]) -> dict[str, str] | None:
+    """The arguments with which the zoo's builder makes what the Edge TPU takes, where these differ from the model's.
+
+    model: a recipe's [model]. None if no builder that is known here has made it.
+    """
     from emb.zoo import ZOO
 
+    builder, arguments = model.get("builder", ""), model.get("arguments", {})
+    if builder not in ZOO.names():
+        return None
     parameters = inspect.signature(ZOO.get(builder).build).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     return edgetpu_forms.forms({**defaults, **arguments})
@@ -53,7 +59,7 @@ def in_forms(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, str]]:
             why="it has no Edge TPU, which alone asks for other forms",
             fix="leave it out, or choose a target that has one",
         )
-    changes = forms_of(recipe.model.builder, recipe.model.arguments) if recipe.model.builder else {}
+    changes = forms_of(asdict(recipe.model)) or {}
     arguments = {**recipe.model.arguments, **changes}
     return replace(recipe, model=replace(recipe.model, arguments=arguments)), changes
 
@@ -67,7 +73,7 @@ def verdict(
     source: what messages call the model.  file: its path, or the name that a build will give it.
     model: the recipe's [model] that built it; empty if that is not known.
     """
-    forms = forms_of(model["builder"], model.get("arguments", {})) if model.get("builder") else None
+    forms = forms_of(model)
     first = prediction.first_on_cpu
     compiler = edgetpu_compiler.find()
     if first is not None and first.status == DATA_TYPE:

@@ -28,8 +28,8 @@ class Prior:
     """A published latency of one network in int8 on the target, of one image.
 
     macs: of that network, for one image.  source: who measured it, and how.
-    streamed_bytes: of its parameters, those that the accelerator's cache does not hold, as emb predicts of its own network
-    of that name.
+    streamed_bytes: of its parameters, those that the accelerator's cache does not hold, as emb predicts them of its own
+    network of that name.
     """
 
     network: str

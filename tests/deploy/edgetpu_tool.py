@@ -21,7 +21,7 @@ VERSION = "16.0.384591198"
 
 def table(rows: Sequence[tuple[str, int, str]], *, model: str = "model") -> str:
     """The log file: (kind, count, status) in columns."""
-    lines = [f"{kind:<31}{count:<11}{status}" for kind, count, status in rows]
+    lines = [f"{kind:<30} {count:<10} {status}" for kind, count, status in rows]
     head = [f"Edge TPU Compiler version {VERSION}", f"Input: {model}.tflite", f"Output: {model}_edgetpu.tflite", ""]
     return "\n".join([*head, f"{'Operator':<31}{'Count':<11}Status", "", *lines, ""])
 

@@ -6,6 +6,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from emb.deploy.edgetpu import DATA_TYPE, MAPPED, RANK, SECOND_SUBGRAPH, UNSPECIFIED, UNSUPPORTED
 from emb.deploy.edgetpu_log import Row, parse, reason_of
@@ -39,6 +41,23 @@ def test_every_row_with_its_status_and_the_sizes_in_bytes() -> None:
     assert found.subgraphs == 2
     assert (found.operations, found.mapped) == (143, 134)
     assert found.lost == {kind for kind, _, status in ROWS if status != MAPPED}
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.from_regex(r"[A-Z][A-Z0-9_]{0,40}", fullmatch=True),
+            st.integers(1, 99_999),
+            st.sampled_from(sorted({status for _, _, status in ROWS})),
+        ),
+        max_size=12,
+    )
+)
+def test_any_table_is_read_back(rows: list[tuple[str, int, str]]) -> None:
+    """Kinds and counts of any length; the columns are told apart by blanks."""
+    found = parse(output=texts.output(rows), log=texts.table(rows))
+    assert [(row.kind, row.count, row.status) for row in found.rows] == rows
+    assert found.mapped == sum(count for _, count, status in rows if status == MAPPED)
 
 
 @pytest.mark.parametrize(
