@@ -113,7 +113,7 @@ def _predicted(
 ) -> tuple[Fault, ...]:
     first = prediction.first_on_cpu
     lost = {placement.kind for placement in prediction.placements if placement.device == "cpu"}
-    if first is None or PRODUCTS.isdisjoint(lost):
+    if first is None or (prediction.mapped and PRODUCTS.isdisjoint(lost)):
         return ()
     share = f"{prediction.mapped} of the {len(prediction.placements)} operations of {source}"
     return (_fault(f"{share} run on {target.name}'s accelerator, as predicted", first, forms),)

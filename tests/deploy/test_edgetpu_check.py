@@ -15,10 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emb.deploy.edgetpu import DATA_TYPE, MAPPED, SECOND_SUBGRAPH, UNSPECIFIED
+from emb.deploy.edgetpu import DATA_TYPE, MAPPED, SECOND_SUBGRAPH, UNSPECIFIED, UNSUPPORTED, EdgeTpuMapping
 from emb.errors import SpecError
 from emb.graph.files import read
 from emb.pipeline.check import check
+from emb.pipeline.edgetpu import verdict
+from emb.pipeline.recipes import load_target
+from emb.spec.placement import Placement
 
 _SPEC = importlib.util.spec_from_file_location("edgetpu_tool", Path(__file__).with_name("edgetpu_tool.py"))
 texts = importlib.util.module_from_spec(_SPEC)
@@ -155,6 +158,19 @@ def test_a_float_model_is_not_given_to_the_compiler(files, tool):
     assert DATA_TYPE in fault.why
     assert fault.fix.startswith("give the int8 .tflite of the same model; ")
     assert tool.call is None
+
+
+def test_nothing_on_the_edge_tpu_is_predicted_as_no_success_either(without_tool):
+    """Though no convolution and no matrix product is lost."""
+    lost = Placement(operation="elu", kind="ELU", device="cpu", status=UNSUPPORTED)
+    prediction = EdgeTpuMapping(placements=(lost,), parameter_bytes=0)
+    found = verdict(
+        prediction, path=Path("x"), source="x", file="x", target=load_target(CORAL), model={"builder": "not-here"}
+    )
+    (fault,) = found.faults
+    assert fault.what == f"0 of the 1 operations of x run on {CORAL}'s accelerator, as predicted"
+    assert fault.why == "ELU elu: Operation not supported"
+    assert found.forms is None
 
 
 def test_other_targets_do_not_call_it(files, tool):
