@@ -95,7 +95,9 @@ def _lines(found: Check) -> list[str]:
             f"{found.cached_bytes:,} bytes of parameters on its chip, {found.streamed_bytes:,} streamed for every image"
         )
         lines += _compiler_lines(found)
-    if found.latency is None:
+    if found.faults:
+        lines.append("latency: no estimate for a model that does not fit")
+    elif found.latency is None:
         lines.append("latency: no estimate, as none is published for this target and a network of similar size")
     else:
         lowest, highest = (value / 1000 for value in (found.latency.lowest_us, found.latency.highest_us))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from emb.deploy.estimate import estimate
+from emb.deploy.estimate import LITTLE_STREAMED_BYTES, estimate
+from emb.pipeline.recipes import load_target
 from emb.spec.target import Prior
 
 
@@ -65,3 +66,17 @@ def test_none_far_from_all_that_stream(streamed_bytes: int) -> None:
 
 def test_none_where_nothing_is_known_to_stream() -> None:
     assert estimate(150, TABLE, streamed_bytes=20 * MB) is None
+
+
+@pytest.mark.parametrize("name", ["coral-dev-board", "coral-usb-pc"])
+def test_published_latencies_of_what_streams_follow_from_each_other(name: str) -> None:
+    """Each from the others, within a tenth."""
+    priors = load_target(name).priors
+    sending = [one for one in priors if one.streamed_bytes > LITTLE_STREAMED_BYTES]
+    assert len(sending) == 5
+    for one in sending:
+        others = [other for other in priors if other != one]
+        found = estimate(one.macs, others, streamed_bytes=one.streamed_bytes)
+        assert found is not None
+        assert found.lowest_us == pytest.approx(one.latency_us, rel=0.1)
+        assert found.highest_us == pytest.approx(one.latency_us, rel=0.1)
