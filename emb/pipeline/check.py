@@ -5,22 +5,24 @@ A recipe is converted with untrained weights, which decide neither operations no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emb.deploy import edgetpu
+from emb.deploy.edgetpu_compiler import Compilation
 from emb.deploy.estimate import Estimate, estimate
 from emb.errors import SpecError
 from emb.graph import files
 from emb.graph.arena import plan
 from emb.graph.cost import cost
 from emb.graph.model import Graph
-from emb.graph.vocabulary import PRODUCTS
+from emb.pipeline import edgetpu as edgetpu_check
 from emb.pipeline.deliverable import find
+from emb.pipeline.fault import Fault
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.recipes import load_recipe, load_target
 from emb.runtimes import RUNTIMES
@@ -36,22 +38,16 @@ _MODEL, _LAYERS = "model.tflite", "layers.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """Why the target cannot run the model as it should. operation: the one to blame, or ""."""
-
-    what: str
-    why: str
-    fix: str
-    operation: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """source: the file or recipe.  file_bytes: of the .tflite or .onnx file.  macs: of one inference.
 
     arena_bytes: planned for the activations, None if a shape is open.  fullest: the operation during which most are
     alive.  cached_bytes, streamed_bytes: parameters on the accelerator's chip, and those sent at every inference; a
     prediction, 0 without such an accelerator.
+    compilation: what the accelerator's compiler made of the file, None where it is not at hand, or failed, which is a
+    fault then.  compile_command: with which the file is compiled where the compiler is, if it is not here; else "".
+    forms: arguments of the recipe's model that must change for the accelerator to take it, by name; None if it is not
+    known what built the file.  forms_taken: those that `check` changed.
     """
 
     source: str
@@ -65,6 +61,10 @@ class Check:
     streamed_bytes: int
     latency: Estimate | None
     faults: tuple[Fault, ...]
+    compilation: Compilation | None = None
+    compile_command: str = ""
+    forms: Mapping[str, str] | None = None
+    forms_taken: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The document of `emb check --json`."""
@@ -81,6 +81,10 @@ class Check:
             "streamed_bytes": self.streamed_bytes,
             "latency_us": self.latency and asdict(self.latency),
             "placements": [asdict(placement) for placement in self.placements],
+            "compiled": self.compilation and edgetpu_check.to_json(self.compilation),
+            "compile_command": self.compile_command,
+            "forms": self.forms,
+            "forms_taken": self.forms_taken,
         }
 
 
@@ -91,33 +95,48 @@ def check(
     data_dir: Path | None = None,
     classes: int | None = None,
     assignments: Sequence[str] = (),
+    forms: bool = False,
 ) -> Check:
     """Hold a .tflite or .onnx file, or what a recipe would become in int8, against a target's contract.
 
     source: a file, a build's directory, whose first int8 file is meant, or a recipe.
     data_dir, classes: as for `emb.pipeline.inspect.inspect`.  assignments: fields of the recipe, "input.shape=[…]".
+    forms: change the recipe to the forms that the target's accelerator takes.
     Raises ModelError, SpecError or DataError for what cannot be read; a model that does not fit is no error.
     """
     machine = load_target(target)
     path = Path(source)
     layers: tuple[str, ...] = ()
+    taken: Mapping[str, str] = {}
     if path.is_dir() or path.suffix.lower() in files.SUFFIXES:
-        if classes is not None or assignments:
+        if classes is not None or assignments or forms:
+            option = "--set" if assignments else "--classes" if classes is not None else "--forms"
             raise SpecError(
-                f"{'--set' if assignments else '--classes'} does not apply to {source}",
+                f"{option} does not apply to {source}",
                 why="a model that lies in a file is what it is",
                 fix="leave it out, or give a recipe",
             )
-        path = find(path).path
+        found = find(path)
+        path, file, model = found.path, str(found.path), found.recipe.get("model", {})
     else:
-        converted = _converted(_recipe(source, assignments), data_dir=data_dir, classes=classes)
+        recipe = _recipe(source, assignments)
+        if forms:
+            recipe, taken = edgetpu_check.in_forms(recipe, machine)
+        converted = _converted(recipe, data_dir=data_dir, classes=classes)
         path, layers = converted.path(_MODEL), tuple(read_json(converted.path(_LAYERS)))
+        file, model = f"{recipe.name}-int8.tflite", asdict(recipe.model)
+    checked = check_model(path, source=source, file=file, target=machine, layers=layers, model=model)
+    return replace(checked, forms_taken=taken)
+
+
+def check_model(
+    path: Path, *, source: str, file: str, target: Target, layers: Sequence[str] = (), model: Mapping[str, Any]
+) -> Check:
+    """The same for a .tflite or .onnx file. source: what messages call it.  file: its path or name for the user.
+
+    layers: of the Keras model that it was made of.  model: the recipe's [model] that built it; empty if not known.
+    """
     graph, file_bytes = files.read(path), path.stat().st_size
-    return check_graph(graph, source=source, target=machine, file_bytes=file_bytes, layers=layers)
-
-
-def check_graph(graph: Graph, *, source: str, target: Target, file_bytes: int, layers: Sequence[str] = ()) -> Check:
-    """The same for a graph that was read. file_bytes: of its file.  layers: of the Keras model that it was made of."""
     arena = plan(graph, alignment_bytes=target.alignment_bytes)
     fullest = ""
     if arena and graph.operations:
@@ -126,12 +145,17 @@ def check_graph(graph: Graph, *, source: str, target: Target, file_bytes: int, l
     macs = cost(graph).macs
     placements, parameter_bytes = _placements(graph, target)
     placements = tuple(replace(placement, layer=layer_of(placement.operation, layers)) for placement in placements)
+    verdict = edgetpu_check.Verdict()
+    if target.accelerator.kind == edgetpu_check.KIND:
+        mapping = edgetpu.EdgeTpuMapping(placements=placements, parameter_bytes=parameter_bytes)
+        verdict = edgetpu_check.verdict(mapping, path=path, source=source, file=file, target=target, model=model)
     cached_bytes = min(parameter_bytes, target.accelerator.cache_bytes)
+    streamed_bytes = parameter_bytes - cached_bytes
     arena_bytes = arena.arena_bytes if arena else None
     faults = (
         *_format_faults(graph, source, target),
         *_memory_faults(source, target, file_bytes=file_bytes, arena_bytes=arena_bytes, fullest=fullest),
-        *_placement_faults(source, target, placements),
+        *verdict.faults,
     )
     return Check(
         source=source,
@@ -142,10 +166,13 @@ def check_graph(graph: Graph, *, source: str, target: Target, file_bytes: int, l
         arena_bytes=arena_bytes,
         fullest=fullest,
         cached_bytes=cached_bytes,
-        streamed_bytes=parameter_bytes - cached_bytes,
+        streamed_bytes=streamed_bytes,
         # The published latencies are those of networks that fit.
-        latency=None if faults else estimate(macs, target.priors),
+        latency=None if faults else estimate(macs, target.priors, streamed_bytes=streamed_bytes),
         faults=faults,
+        compilation=verdict.compilation,
+        compile_command=verdict.compile_command,
+        forms=verdict.forms,
     )
 
 
@@ -211,26 +238,6 @@ def _memory_faults(
         what = f"{source} needs {file_bytes:,} bytes of flash; {target.name} has {target.flash_bytes:,}"
         faults.append(Fault(what=what, why="the model is compiled into the program", fix=smaller))
     return faults
-
-
-def _placement_faults(source: str, target: Target, placements: tuple[Placement, ...]) -> list[Fault]:
-    """An accelerator must do all the multiplying; what stands behind the last product may stay on the processor."""
-    if target.accelerator.kind == "none":
-        return []
-    lost = [placement for placement in placements if placement.device == "cpu"]
-    if not any(placement.kind in PRODUCTS for placement in lost):
-        return []
-    first = lost[0]
-    name = first.layer or first.operation
-    count = len(placements) - len(lost)
-    return [
-        Fault(
-            what=f"{count} of the {len(placements)} operations of {source} run on {target.name}'s accelerator",
-            why=f"{first.kind} {name}: {first.status}" + (f" ({first.detail})" if first.detail else ""),
-            fix=f"{edgetpu.remedy(first)}; until then every operation behind it runs on the processor as well",
-            operation=first.operation,
-        )
-    ]
 
 
 def _recipe(source: str, assignments: Sequence[str]) -> Recipe:
