@@ -22,9 +22,7 @@ def bundle(
     file: Annotated[
         str | None, typer.Option(metavar="NAME", help="A model of the build; the first int8 one by default.")
     ] = None,
-    vendor: Annotated[
-        bool, typer.Option("--vendor", help="Put the wheels in, for a board without a network.")
-    ] = False,
+    vendor: Annotated[bool, typer.Option("--vendor", help="Put the wheels in, for a board without a network.")] = False,
     python: Annotated[
         str | None, typer.Option(metavar="VERSION", help="Of the board, 3.11 for example; one of the target's.")
     ] = None,

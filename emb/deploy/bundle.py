@@ -183,9 +183,7 @@ def _refused(path: Path, why: str) -> ModelError:
 def _decoded(content: bytes, path: Path) -> BundleManifest:
     try:
         table = json.loads(content)
-        if not isinstance(table, dict):
-            raise ValueError("it is no table")
-        manifest = decode(BundleManifest, table, source=MANIFEST)
+        manifest = decode(BundleManifest, table if isinstance(table, dict) else {}, source=MANIFEST)
     except (ValueError, RecursionError) as error:
         raise _refused(path, f"{MANIFEST} is damaged: {error}") from error
     except SpecError as error:
@@ -198,9 +196,7 @@ def _decoded(content: bytes, path: Path) -> BundleManifest:
 def _open_directory(path: Path) -> Bundle:
     place = path / MANIFEST
     if place.is_symlink() or not place.is_file():
-        raise ModelError(
-            f"{path} is no bundle", why=f"it holds no {MANIFEST}", fix="give what emb bundle has made"
-        )
+        raise ModelError(f"{path} is no bundle", why=f"it holds no {MANIFEST}", fix="give what emb bundle has made")
     if place.stat().st_size > _MOST_MANIFEST_BYTES:
         raise _refused(path, f"{MANIFEST} is larger than {_MOST_MANIFEST_BYTES:,} bytes")
     content = place.read_bytes()
@@ -254,7 +250,9 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise ModelError(f"cannot read the bundle {path}", why=why, fix="check the path, or make it: emb bundle") from error
+        raise ModelError(
+            f"cannot read the bundle {path}", why=why, fix="check the path, or make it: emb bundle"
+        ) from error
 
 
 @contextmanager

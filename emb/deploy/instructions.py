@@ -49,13 +49,14 @@ def _install(manifest: BundleManifest, *, vendored: bool) -> str:
         f".venv/bin/pip install {offline}--require-hashes -r requirements.txt\n"
         ".venv/bin/python run.py self-test\n"
         "```\n\n"
-        "The self-test compares every file with the hash that `bundle.json` lists, and the model's answers to the images "
-        "in `golden/` with those in there, bit for bit. If it does not end with `passed`, do not use the model."
+        "The self-test compares every file with the hash that `bundle.json` lists, and the model's answers to the "
+        "images in `golden/` with those in there, bit for bit. If it does not end with `passed`, do not use the model."
     )
 
 
 def _use(manifest: BundleManifest, contract: Contract) -> str:
-    channels = "1 byte a pixel" if contract.channel_order == "grey" else "3 bytes a pixel, red, green, blue"
+    grey, colour = "1 byte a pixel, grey", "3 bytes a pixel, red, green, blue"
+    channels, other = (grey, colour) if contract.channel_order == "grey" else (colour, grey)
     return (
         "## Classify\n\n"
         "```sh\n"
@@ -63,9 +64,8 @@ def _use(manifest: BundleManifest, contract: Contract) -> str:
         "some-camera --raw | .venv/bin/python run.py classify - --size 640x480\n"
         "```\n\n"
         "PNG, PPM, PGM and .npy files are read as they are; for JPEG and others install Pillow as well (`pip install "
-        f"pillow`). A frame on stdin is raw uint8, row by row, {channels}"
-        f"{' (or 3, red, green, blue)' if contract.channel_order == 'grey' else ' (or 1, grey)'}. The largest centred part of "
-        "a picture is scaled to the model's input. `--json` gives one JSON document, `--top` more classes.\n\n"
+        f"pillow`). A frame on stdin is raw uint8, row by row, {channels}; or {other}. The "
+        "largest centred part of a picture is scaled to the model's input. `--json` gives one JSON document, `--top` more classes.\n\n"
         f"It runs on {manifest.runtime} ({manifest.mode} kernels) unless `--runtime` and `--mode` say otherwise."
     )
 
@@ -106,8 +106,8 @@ def _measure() -> str:
         ".venv/bin/python run.py bench\n"
         ".venv/bin/python run.py bench --threads all --json > bench.json\n"
         "```\n\n"
-        "Half a minute of single inferences after a warm-up, with clock, temperature and throttling before and after, as far "
-        "as the board tells them. With `--json` every sample and its time are in the document."
+        "Half a minute of single inferences after a warm-up, with clock, temperature and throttling before and after, "
+        "as far as the board tells them. With `--json` every sample and its time are in the document."
     )
 
 
@@ -115,12 +115,12 @@ def _accelerator(manifest: BundleManifest, target: Target) -> str:
     name = _ACCELERATORS.get(target.accelerator.kind, target.accelerator.kind)
     if manifest.compiled:
         told = (
-            f"`{manifest.compiled}` is the same model for {name}. `run.py` runs `{manifest.model}` on the processor, which is "
-            "what the golden outputs are of; the accelerator's own runtime takes the compiled file."
+            f"`{manifest.compiled}` is the same model for {name}. `run.py` runs `{manifest.model}` on the processor, "
+            "which is what the golden outputs are of; the accelerator's own runtime takes the compiled file."
         )
     else:
         told = (
-            f"The build held no file compiled for {name.partition('.')[0]}: `{manifest.model}` is the input of its compiler. "
-            "Until it is compiled, the model runs on the processor alone."
+            f"The build held no file compiled for {name.partition('.')[0]}: `{manifest.model}` is the input of its "
+            "compiler. Until it is compiled, the model runs on the processor alone."
         )
     return f"## The accelerator\n\n{told}"

@@ -1,4 +1,4 @@
-"""What the board's Python must install for a bundle: pinned, with hashes, from emb's own lock file. Installs nothing."""
+"""What the board's Python must install for a bundle: pinned, with hashes, from emb's lock file. Installs nothing."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from emb.spec.target import Target
+from packaging.markers import Marker
 
 LOCK = "requirements.lock"
 # name: (distribution, the least glibc of its wheels by architecture, bytes that it and what it needs take installed).
 # Read off the wheels of the versions in the lock file, and off what they unpack to for aarch64 and Python 3.11.
 _WHEELS = {
-    "litert": ("ai-edge-litert", {"aarch64": "2.27", "x86_64": "2.27"}, 45_000_000),
-    "onnxruntime": ("onnxruntime", {"aarch64": "2.28", "x86_64": "2.28"}, 63_000_000),
-    "tflite-runtime": ("tflite-runtime", {"aarch64": "2.34", "x86_64": "2.17"}, 7_000_000),
+    "litert": ("ai-edge-litert", {"aarch64": "2.27", "x86_64": "2.27"}, 85_000_000),
+    "onnxruntime": ("onnxruntime", {"aarch64": "2.28", "x86_64": "2.28"}, 68_000_000),
+    "tflite-runtime": ("tflite-runtime", {"aarch64": "2.34", "x86_64": "2.17"}, 8_000_000),
 }
 _NUMPY_BYTES = 55_000_000
 _ENVIRONMENT_BYTES = 20_000_000  # a virtual environment with its pip
@@ -89,9 +89,26 @@ def requirements_text(pins: Iterable[Pin]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def least_glibc(runtimes: Iterable[str], target: Target) -> str:
-    """The least glibc for which all these runtimes have wheels, "" if the target's architecture is open."""
-    versions = [_WHEELS[name][1].get(target.architecture, "") for name in runtimes]
+def needed(pins: Iterable[Pin], *, architecture: str, python: str) -> tuple[Pin, ...]:
+    """The pins whose marker holds on Linux with this architecture and Python ("3.11")."""
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "platform_machine": architecture,
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "os_name": "posix",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    return tuple(pin for pin in pins if not pin.marker or Marker(pin.marker).evaluate(environment))
+
+
+def least_glibc(pins: Iterable[Pin], *, architecture: str, pythons: Iterable[str]) -> str:
+    """The least glibc for which all these pins have wheels, "" if the architecture is open."""
+    listed = tuple(pins)
+    names = {pin.name for python in pythons for pin in needed(listed, architecture=architecture, python=python)}
+    versions = [glibc.get(architecture, "") for name, glibc, _ in _WHEELS.values() if name in names]
     return max(versions, key=lambda version: tuple(map(int, filter(None, version.split(".")))), default="")
 
 

@@ -9,9 +9,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from packaging.markers import Marker
-
-from emb.deploy.requirements import Pin, requirements_text
+from emb.deploy.requirements import Pin, needed, requirements_text
 from emb.errors import SpecError, StoreError
 from emb.spec.target import Target
 
@@ -38,11 +36,11 @@ def download(pins: Iterable[Pin], directory: Path, *, target: Target, python: st
             why="this Python has no pip",
             fix=f"install it ({sys.executable} -m ensurepip), or leave --vendor out",
         )
-    needed = [pin for pin in pins if _is_needed(pin, target=target, python=python)]
+    wanted = needed(pins, architecture=target.architecture, python=python)
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="emb-") as folder:
         # Without markers: pip would ask them of this Python, not of the board's.
-        plain = [Pin(name=pin.name, version=pin.version, marker="", hashes=pin.hashes) for pin in needed]
+        plain = [Pin(name=pin.name, version=pin.version, marker="", hashes=pin.hashes) for pin in wanted]
         listed = Path(folder) / "requirements.txt"
         listed.write_text(requirements_text(plain), encoding="utf-8")
         call = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-input"]
@@ -58,17 +56,3 @@ def download(pins: Iterable[Pin], directory: Path, *, target: Target, python: st
             why="\n       ".join(said[-_WORDS:]) or f"pip ended with exit code {done.returncode}",
             fix="check the network and pip's configuration (pip config list), or leave --vendor out",
         )
-
-
-def _is_needed(pin: Pin, *, target: Target, python: str) -> bool:
-    environment = {
-        "python_version": python,
-        "python_full_version": f"{python}.0",
-        "platform_machine": target.architecture,
-        "sys_platform": "linux",
-        "platform_system": "Linux",
-        "os_name": "posix",
-        "implementation_name": "cpython",
-        "platform_python_implementation": "CPython",
-    }
-    return not pin.marker or Marker(pin.marker).evaluate(environment)

@@ -5,9 +5,8 @@ Everything in it is a copy of what the build holds or follows from it, so that t
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,15 @@ from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.recipes import load_target
 from emb.registry import nearest
 from emb.runtimes import RUNTIMES
-from emb.spec.bundle import FORMAT_VERSION, MANIFEST, BundleManifest, FileEntry, GoldenOutput, Requirements, is_safe_name
+from emb.spec.bundle import (
+    FORMAT_VERSION,
+    MANIFEST,
+    BundleManifest,
+    FileEntry,
+    GoldenOutput,
+    Requirements,
+    is_safe_name,
+)
 from emb.spec.contract import Contract
 from emb.spec.decode import decode
 from emb.spec.target import Target
@@ -162,7 +169,9 @@ def _chosen(build: Path, target: Target, file: str | None) -> Deliverable:
     fit = [model["file"] for model in models if model["scheme"] in _SCHEMES and model["format"] in formats]
     if not fit:
         raise ModelError(
-            f"{build} has no int8 model for {target.name}" if file is None else f"{file} cannot be bundled for {target.name}",
+            f"{build} has no int8 model for {target.name}"
+            if file is None
+            else f"{file} cannot be bundled for {target.name}",
             why=f"{target.name} runs int8 files of the formats {', '.join(sorted(formats))}; there is "
             + ", ".join(f"{model['file']} ({model['scheme']})" for model in models),
             fix="build one: emb build RECIPE --quantize int8",
@@ -269,7 +278,7 @@ def _fill(
         requires=Requirements(
             architecture=target.architecture,
             python=pythons,
-            glibc=least_glibc(runtimes, target),
+            glibc=least_glibc(pins, architecture=target.architecture, pythons=pythons),
             # Archive and directory side by side while it is brought there.
             free_bytes=_rounded(2 * sum(entry.bytes for entry in entries.values()) + installed_bytes(runtimes)),
         ),

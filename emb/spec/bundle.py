@@ -111,9 +111,7 @@ class BundleManifest:
             "compiled": self.compiled,
             "runtime": self.runtime,
             "mode": self.mode,
-            "golden": [
-                {"runtime": golden.runtime, "mode": golden.mode, "file": golden.file} for golden in self.golden
-            ],
+            "golden": [{"runtime": golden.runtime, "mode": golden.mode, "file": golden.file} for golden in self.golden],
             "requires": {
                 "architecture": self.requires.architecture,
                 "python": list(self.requires.python),

@@ -1,4 +1,4 @@
-"""One decoder from tables (TOML, options, JSON) to frozen dataclasses. Reports every fault at once, with the nearest name.
+"""One decoder from tables (TOML, options, JSON) to frozen dataclasses. Reports all faults at once, with nearest names.
 
 Knows dataclasses and their annotations; knows nothing of recipes, targets or files' whereabouts.
 """

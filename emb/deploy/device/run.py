@@ -26,13 +26,16 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterator
+from typing import Any, BinaryIO
 
 HERE = Path(__file__).resolve().parent
 IGNORED_DIRECTORIES = ("__pycache__", ".venv", "venv")
 MOST_PIXELS = 1 << 26
+MOST_SAMPLES = 100_000
+WARM_UP_S = 2.0
 PREDICT_TIMEOUT_S = 1800
 RUNTIMES = {  # name: (distribution, module)
     "litert": ("ai-edge-litert", "ai_edge_litert.interpreter"),
@@ -255,11 +258,8 @@ def undo_paeth(line: bytearray, above: bytes, step: int) -> bytearray:
     for index in range(step, len(line)):
         left, up, corner = line[index - step], above[index], above[index - step]
         to_left, to_up, to_corner = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
-        if to_left <= to_up and to_left <= to_corner:
-            nearest = left
-        else:
-            nearest = up if to_up <= to_corner else corner
-        line[index] = (line[index] + nearest) & 255
+        other = up if to_up <= to_corner else corner
+        line[index] = (line[index] + (left if to_left <= min(to_up, to_corner) else other)) & 255
     return line
 
 
@@ -364,7 +364,10 @@ class Model:
         described = self.contract["models"][0]
         self.input, self.output, self.scores = described["input"], described["output"], described["scores"]
         self.file, self.runtime, self.mode, self.threads = manifest["model"], runtime, mode, threads
-        if (described["format"] == "onnx") != (runtime == "onnxruntime") or (runtime, mode) == ("onnxruntime", "reference"):
+        if (described["format"] == "onnx") != (runtime == "onnxruntime") or (runtime, mode) == (
+            "onnxruntime",
+            "reference",
+        ):
             raise Failure(f"{runtime} ({mode}) does not run {self.file}")
         library = load_runtime(runtime)
         try:
@@ -483,7 +486,9 @@ def import_numpy() -> Any:
     try:
         return importlib.import_module("numpy")
     except ImportError:
-        raise Failure("numpy is not installed for this Python; see README.md: pip install -r requirements.txt") from None
+        raise Failure(
+            "numpy is not installed for this Python; see README.md: pip install -r requirements.txt"
+        ) from None
 
 
 def text_of(path: Path) -> str | None:
@@ -605,7 +610,9 @@ def self_test(options: argparse.Namespace) -> int:
     results = [] if faults else [golden_result(manifest, golden) for golden in manifest["golden"]]
     passed = not faults and all(result["error"] is None for result in results)
     if options.json:
-        print_json({"passed": passed, "bundle": digest, "files": len(manifest["files"]), "faults": faults, "results": results})
+        print_json(
+            {"passed": passed, "bundle": digest, "files": len(manifest["files"]), "faults": faults, "results": results}
+        )
         return 0 if passed else 1
     for fault in faults:
         print(f"fault: {fault}")
@@ -731,10 +738,12 @@ def bench(options: argparse.Namespace) -> int:
     images = np.load(HERE / "golden/images.npy", allow_pickle=False)
     before = board_state()
     model = Model(manifest, **way(options, manifest))
-    warm_up_runs = len(timed(model, images, min(2.0, options.seconds))[0])
+    _, warm_up_ns, _ = timed(model, images, min(WARM_UP_S, options.seconds), every=1)
+    # All of them would be millions of a small model: then every second or third run is kept, and all are run.
+    every = 1 + int(options.seconds * 1e9 / sorted(warm_up_ns)[len(warm_up_ns) // 2] / MOST_SAMPLES)
     # Now, as the samples to come are no memory of the model's.
     peak_bytes, alive = status_bytes("VmHWM"), threads_alive()
-    starts_ns, latencies_ns, course = timed(model, images, options.seconds)
+    starts_ns, latencies_ns, course = timed(model, images, options.seconds, every=every)
     after = board_state()
     measured = {
         "bundle": sha256_of(HERE / "bundle.json"),
@@ -748,7 +757,8 @@ def bench(options: argparse.Namespace) -> int:
         "threads": model.threads,
         "threads_alive": alive,
         "seconds": options.seconds,
-        "warm_up_runs": warm_up_runs,
+        "warm_up_runs": len(warm_up_ns),
+        "kept_one_run_in": every,
         "peak_memory_bytes": peak_bytes,
         "machine": machine(),
         "before": before,
@@ -764,20 +774,24 @@ def bench(options: argparse.Namespace) -> int:
     return 0
 
 
-def timed(model: Model, images: Any, seconds: float) -> tuple[Any, Any, list[dict[str, Any]]]:
-    """(start of each run after the first one, time of the inference alone, clock and temperature each second)."""
+def timed(model: Model, images: Any, seconds: float, *, every: int) -> tuple[Any, Any, list[dict[str, Any]]]:
+    """(start of each run kept, in ns from the first on; time of its inference alone; the clock each second)."""
     starts_ns, latencies_ns = array.array("q"), array.array("q")
     course: list[dict[str, Any]] = []
     now = time.perf_counter_ns
+    runs = 0
     gc.disable()
     begin = look = now()
     end = begin + int(seconds * 1e9)
-    while not latencies_ns or now() < end:
-        model.set_image(images[len(latencies_ns) % len(images)])
+    while not runs or now() < end:
+        model.set_image(images[runs % len(images)])
         start = now()
         model.invoke()
-        latencies_ns.append(now() - start)
-        starts_ns.append(start - begin)
+        took = now() - start
+        if runs % every == 0:
+            starts_ns.append(start - begin)
+            latencies_ns.append(took)
+        runs += 1
         if start >= look:
             root = Path("/")
             state = {"frequency_hz": frequencies(root), "temperature_c": temperatures(root)}
@@ -789,7 +803,7 @@ def timed(model: Model, images: Any, seconds: float) -> tuple[Any, Any, list[dic
 
 def threads_alive() -> int | None:
     try:
-        return len(os.listdir("/proc/self/task"))
+        return len(list(Path("/proc/self/task").iterdir()))
     except OSError:
         return None
 
@@ -802,7 +816,7 @@ def told_bench(measured: dict[str, Any]) -> list[str]:
     lines = [
         f"{measured['model']} on {measured['runtime']} {measured['version']} ({measured['mode']}), "
         f"{count} thread{'s' if count > 1 else ''}",
-        f"latency: median {median:.3f} ms, p90 {p90:.3f} ms, {len(ordered):,} runs over {measured['seconds']:g} s",
+        f"latency: median {median:.3f} ms, p90 {p90:.3f} ms, {len(ordered):,} samples over {measured['seconds']:g} s",
         f"peak memory of the process: {'unknown' if peak is None else f'{peak / 1e6:.0f} MB'}",
     ]
     for moment in ("before", "after"):
@@ -826,7 +840,9 @@ def way(options: argparse.Namespace, manifest: dict[str, Any]) -> dict[str, Any]
     runtime = options.runtime or manifest["runtime"]
     golden = [one["mode"] for one in manifest["golden"] if one["runtime"] == runtime]
     # A runtime that was chosen runs in the mode that the bundle has answers for.
-    mode = manifest["mode"] if runtime == manifest["runtime"] or manifest["mode"] in golden else (golden or ["default"])[0]
+    mode = (
+        manifest["mode"] if runtime == manifest["runtime"] or manifest["mode"] in golden else (golden or ["default"])[0]
+    )
     return {"runtime": runtime, "mode": options.mode or mode, "threads": options.threads}
 
 
