@@ -64,8 +64,8 @@ def _use(manifest: BundleManifest, contract: Contract) -> str:
         "some-camera --raw | .venv/bin/python run.py classify - --size 640x480\n"
         "```\n\n"
         "PNG, PPM, PGM and .npy files are read as they are; for JPEG and others install Pillow as well (`pip install "
-        f"pillow`). A frame on stdin is raw uint8, row by row, {channels}; or {other}. The "
-        "largest centred part of a picture is scaled to the model's input. `--json` gives one JSON document, `--top` more classes.\n\n"
+        f"pillow`). A frame on stdin is raw uint8, row by row, {channels}; or {other}. The largest centred part of a "
+        "picture is scaled to the model's input. `--json` gives one JSON document, `--top` more classes.\n\n"
         f"It runs on {manifest.runtime} ({manifest.mode} kernels) unless `--runtime` and `--mode` say otherwise."
     )
 
