@@ -36,14 +36,14 @@ def _opening(manifest: BundleManifest, contract: Contract, target: Target) -> st
 
 def _install(manifest: BundleManifest, *, vendored: bool) -> str:
     needs = manifest.requires
-    pythons = ", ".join(needs.python)
+    pythons = f", Python {', '.join(needs.python)}" if needs.python else ", Python"
     offline = "--no-index --find-links wheels " if vendored else ""
     system = f"{needs.architecture} Linux" if needs.architecture != "any" else "Linux"
     glibc = f", glibc {needs.glibc} or newer" if needs.glibc else ""
     network = "The wheels are in `wheels/`; no network is needed." if vendored else "This downloads the wheels."
     return (
         "## Install\n\n"
-        f"Needed: {system}{glibc}, Python {pythons}, {needs.free_bytes / 1e6:.0f} MB of free space. {network}\n\n"
+        f"Needed: {system}{glibc}{pythons}, {needs.free_bytes / 1e6:.0f} MB of free space. {network}\n\n"
         "```sh\n"
         "python3 -m venv .venv\n"
         f".venv/bin/pip install {offline}--require-hashes -r requirements.txt\n"
