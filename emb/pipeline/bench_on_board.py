@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -23,6 +24,7 @@ from emb.spec.dataset import Images
 from emb.spec.decode import decode
 from emb.spec.measurement import Accuracy
 from emb.spec.report import BoardReport, LatencySummary, Row
+from emb.store import explained
 
 LEAST_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 20
@@ -83,6 +85,21 @@ def bench_on_board(
         compared=len(images),
         notes=tuple(dict.fromkeys(f"{_threads(run.threads)}: {doubt}" for run in runs for doubt in doubts(run))),
     )
+
+
+def save(report: BoardReport, directory: Path) -> tuple[Path, Path]:
+    """Keep a report, raw samples and all, as <device>.json, and to be read as <device>.md. Raises StoreError."""
+    from emb.report.board import markdown
+
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", report.device).strip("-.") or "board"
+    texts = {f"{stem}.json": json.dumps(report.to_json()) + "\n", f"{stem}.md": markdown(report)}
+    with explained("write", directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            fresh = directory / f".{name}.new"
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(directory / name)
+    return directory / f"{stem}.json", directory / f"{stem}.md"
 
 
 def _run(channel: Channel, device: str, way: Sequence[str], *, seconds: float, threads: int) -> BoardRun:

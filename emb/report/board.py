@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from emb.report.columns import ABSENT, cells
+from emb.report.text import Figures
 from emb.spec.board import BoardRun, BoardState, SustainedPoint
 from emb.spec.report import BoardReport
 
@@ -32,14 +33,9 @@ _CURVE_HEADERS = ("second", "median µs", "samples", "slowest core MHz", "hottes
 def render(report: BoardReport) -> Group:
     """A table with a line for each number of threads, the sustained curves in short, and what to know beside them."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for header in _HEADERS:
-        table.add_column(header, justify="left" if header == "runtime" else "right", no_wrap=True)
-    for row in _table(report):
-        table.add_row(*row)
+    table = Figures(headers=_HEADERS, rows=list(_table(report)), left_aligned=1)
     curves = [Text(f"{_threads(run)}, {_curve_in_short(run)}") for run in report.runs]
     told = [Text(line, style="dim") for line in _notes(report)]
     warned = [Text(f"note: {note}", style="yellow") for note in report.notes]
