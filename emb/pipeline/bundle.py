@@ -5,6 +5,7 @@ Everything in it is a copy of what the build holds or follows from it, so that t
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,7 @@ from emb.deploy.requirements import (
 from emb.deploy.wheels import download, require_wheels
 from emb.errors import ModelError, SpecError, StoreError
 from emb.pipeline.check import check_graph
+from emb.pipeline.classify import image_shape
 from emb.pipeline.deliverable import Deliverable, find
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.recipes import load_target
@@ -259,6 +261,7 @@ def _fill(
     }
     _copy(build, folder, copies)
     contract = contract_of(chosen)
+    _require_classifier(contract)
     write_json(folder / "contract.json", asdict(contract))
     shutil.copyfile(Path(deploy.__file__).parent / "device" / "run.py", folder / "run.py")
     runtimes = tuple(dict.fromkeys(runtime for runtime, _ in ways))
@@ -340,6 +343,18 @@ def contract_of(chosen: Deliverable) -> Contract:
     except SpecError as error:
         raise ModelError(error.what, why=error.why, fix="build the model again") from error
     return replace(contract, models=tuple(model for model in contract.models if model.file == chosen.path.name))
+
+
+def _require_classifier(contract: Contract) -> None:
+    """What run.py takes for granted: images go in, and a score for each label comes out."""
+    (model,) = contract.models
+    image_shape(model.input)
+    scores = math.prod(model.output.shape)
+    if scores != len(contract.labels):
+        raise ModelError(
+            f"{model.file} gives {scores} scores; its contract names {len(contract.labels)} labels",
+            fix="build the model again",
+        )
 
 
 def _notes(manifest: BundleManifest, target: Target) -> tuple[str, ...]:

@@ -238,6 +238,40 @@ def test_what_does_not_belong_there(unpacked: Path) -> None:
     assert faults == ["onnx does not belong to the bundle", "golden/more.npy does not belong to the bundle"]
 
 
+def test_what_lies_beside_run_py_is_not_imported(unpacked: Path) -> None:
+    for name in ("json", "argparse", "numpy", "ai_edge_litert"):
+        (unpacked / f"{name}.py").write_text("print('evil')")
+    done = run_py(unpacked, "self-test", expect=1, isolated=False)
+    assert b"evil" not in done.stdout + done.stderr
+    assert done.stdout.decode().splitlines()[0] == "fault: ai_edge_litert.py does not belong to the bundle"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {}},
+        {"files": []},
+        {"files": {"../secret": {"bytes": 1, "sha256": "00"}}},
+        {"model": "other.tflite"},
+        {"golden": [{"runtime": "os", "mode": "default", "file": "labels.txt"}]},
+        {"golden": [{}]},
+        {"runtime": None},
+    ],
+)
+def test_a_listing_that_is_none(unpacked: Path, change: dict[str, Any]) -> None:
+    table = json.loads((unpacked / "bundle.json").read_text())
+    (unpacked / "bundle.json").write_text(json.dumps({**table, **change}))
+    for command in ("self-test", "predict"):
+        done = run_py(unpacked, command, expect=1)
+        assert last_error(done) == "error: bundle.json is damaged: it is no listing of a bundle"
+
+
+def test_a_contract_that_is_none(unpacked: Path) -> None:
+    for content in ("{}", '{"models": [{}, {}]}', '{"models": 3}', "[]", "{"):
+        (unpacked / "contract.json").write_text(content)
+        assert "contract.json" in last_error(run_py(unpacked, "predict", expect=1))
+
+
 def test_links_and_missing_files(unpacked: Path) -> None:
     (unpacked / "labels.txt").rename(unpacked.parent / "labels.txt")
     (unpacked / "labels.txt").symlink_to(unpacked.parent / "labels.txt")
@@ -293,7 +327,8 @@ def test_a_python_without_the_runtime(unpacked: Path, tmp_path: Path) -> None:
         (("predict",), bytes(100), "the last frame has 100 bytes; this model takes frames of 784"),
         (("predict", "--runtime", "tflite"), b"", "unknown runtime 'tflite'; known: litert, tflite-runtime, "),
         (("predict", "--runtime", "onnxruntime"), b"", "onnxruntime (default) does not run lenet-int8.tflite"),
-        (("bench", "--threads", "0"), b"", "argument --threads: must be 1 or more, or all, not 0"),
+        (("bench", "--threads", "0"), b"", "argument --threads: must be 1 or more, not 0"),
+        (("classify", "x.png", "--top", "0"), b"", "argument --top: must be 1 or more, not 0"),
         (("bench", "--seconds", "-1"), b"", "argument --seconds: must be above 0, not -1"),
     ],
 )  # fmt: skip

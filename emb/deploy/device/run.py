@@ -13,6 +13,12 @@ also Pillow. Exit code 0: done. 1: the self-test or the runtime failed. 2: the c
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
+    # Python would look for every module beside this file first, and run what somebody has put there.
+    del sys.path[0]
+
 import argparse
 import array
 import gc
@@ -23,7 +29,6 @@ import os
 import platform
 import stat
 import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -61,6 +66,21 @@ def read_json(name: str) -> Any:
         return json.loads((HERE / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Failure(f"cannot read {name} of the bundle: {error}", 1) from None
+
+
+def read_manifest() -> dict[str, Any]:
+    manifest: dict[str, Any] = read_json("bundle.json")
+    try:
+        names = [manifest["model"], *(one["file"] for one in manifest["golden"])]
+        entries = [(entry["bytes"] + 0, entry["sha256"] + "") for entry in manifest["files"].values()]
+        ways = [(one["runtime"], one["mode"]) for one in [manifest, *manifest["golden"]]]
+        sound = bool(entries) and all(name in manifest["files"] for name in names)
+        sound = sound and all(runtime in RUNTIMES and mode in RESOLVERS for runtime, mode in ways)
+    except (KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound or any(name.startswith("/") or ".." in name.split("/") for name in manifest["files"]):
+        raise Failure("bundle.json is damaged: it is no listing of a bundle", 1)
+    return manifest
 
 
 def sha256_of(path: Path) -> str:
@@ -365,10 +385,14 @@ class Model:
     """The bundle's model on one runtime. Raises Failure if the runtime is missing or refuses the model."""
 
     def __init__(self, manifest: dict[str, Any], *, runtime: str, mode: str, threads: int) -> None:
-        self.contract = read_json("contract.json")
-        described = self.contract["models"][0]
-        self.input, self.output, self.scores = described["input"], described["output"], described["scores"]
         self.file, self.runtime, self.mode, self.threads = manifest["model"], runtime, mode, threads
+        self.contract = read_json("contract.json")
+        try:
+            (described,) = self.contract["models"]
+            self.input, self.output, self.scores = described["input"], described["output"], described["scores"]
+            self._stored = stored_pixel_values(self.input, self.contract["pixels"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise Failure(f"contract.json is damaged: {error!r}", 1) from None
         if (described["format"] == "onnx") != (runtime == "onnxruntime") or (runtime, mode) == (
             "onnxruntime",
             "reference",
@@ -382,7 +406,6 @@ class Model:
             )
         except Exception as error:  # each runtime raises kinds of its own
             raise Failure(f"{runtime} refuses {self.file}: {error}", 1) from None
-        self._stored = stored_pixel_values(self.input, self.contract["pixels"])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -607,7 +630,7 @@ def throttling(raw: int) -> dict[str, Any]:
 
 
 def self_test(options: argparse.Namespace) -> int:
-    manifest = read_json("bundle.json")
+    manifest = read_manifest()
     digest = sha256_of(HERE / "bundle.json")
     faults = file_faults(manifest)
     if options.digest and options.digest != digest:
@@ -674,7 +697,7 @@ def golden_result(manifest: dict[str, Any], golden: dict[str, str]) -> dict[str,
 
 def classify(options: argparse.Namespace) -> int:
     np = import_numpy()
-    manifest = read_json("bundle.json")
+    manifest = read_manifest()
     if options.images.count("-") > 1:
         raise Failure('"-" may be given once: it reads all of stdin')
     pictures = [frame_of_stdin(options.size) if name == "-" else read_image(Path(name)) for name in options.images]
@@ -715,7 +738,7 @@ def frame_of_stdin(size: str | None) -> Any:
 def predict(options: argparse.Namespace) -> int:
     np = import_numpy()
     outputs = own_stdout()
-    manifest = read_json("bundle.json")
+    manifest = read_manifest()
     model = Model(manifest, **way(options, manifest))
     frame_bytes = int(np.prod(model.image_shape))
     while True:
@@ -739,7 +762,7 @@ def own_stdout() -> BinaryIO:
 
 def bench(options: argparse.Namespace) -> int:
     np = import_numpy()
-    manifest = read_json("bundle.json")
+    manifest = read_manifest()
     images = np.load(HERE / "golden/images.npy", allow_pickle=False)
     before = board_state()
     model = Model(manifest, **way(options, manifest))
@@ -856,10 +879,12 @@ def print_json(value: Any) -> None:
 
 
 def thread_count(text: str) -> int:
-    if text == "all":
-        return usable_cores()
+    return usable_cores() if text == "all" else count(text)
+
+
+def count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, or all, not {text}")
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text}")
     return int(text)
 
 
@@ -889,7 +914,7 @@ def parser() -> argparse.ArgumentParser:
     pictures = command("classify", classify, "say the likeliest classes of images")
     pictures.add_argument("images", nargs="+", metavar="IMAGE|-", help='an image file, or "-": a raw frame on stdin')
     pictures.add_argument("--size", metavar="WxH", help="of the frame on stdin, uint8, grey or RGB")
-    pictures.add_argument("--top", type=int, default=3, metavar="N", help="classes to name (3)")
+    pictures.add_argument("--top", type=count, default=3, metavar="N", help="classes to name (3)")
     time_it = command("bench", bench, "measure latency and memory")
     time_it.add_argument("--seconds", type=positive, default=30.0, help="to measure after the warm-up (30)")
     frames = command("predict", predict, "frames of the model's size on stdin, raw outputs on stdout")
