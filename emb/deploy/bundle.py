@@ -142,7 +142,7 @@ def write_archive(directory: Path, archive: Path, *, manifest: BundleManifest) -
         try:
             with os.fdopen(descriptor, "wb") as raw:
                 _write_members(raw, directory, manifest)
-                os.fchmod(raw.fileno(), 0o644)
+            Path(name).chmod(0o644)
             Path(name).replace(archive)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -83,6 +83,24 @@ def test_what_is_in_it(emb: Any, bundles: Any) -> None:
     ]
 
 
+def test_what_is_said(emb: Any, bundles: Any) -> None:
+    made = bundles["tflite"]
+    place = "bundles/built-linux-x86-64"
+    assert emb.run("bundle", "built", "--target", "linux-x86-64").stdout.splitlines() == [
+        place,
+        f"{place}.tar.gz  ({made['archive_bytes']:,} bytes)",
+        f"digest {made['digest']}",
+        "lenet-int8.tflite on litert (default); golden outputs of litert (default), litert (reference), "
+        "tflite-runtime (reference)",
+        f"needs x86_64, Python 3.11, 3.12, 3.13, glibc 2.27, {made['bundle']['requires']['free_bytes']:,} bytes",
+    ]
+    page = (emb.home / place / "README.md").read_text()
+    assert "# built for Any x86-64 machine with Linux" in page
+    assert ".venv/bin/pip install --require-hashes -r requirements.txt" in page
+    assert f"| file | `lenet-int8.tflite`, {made['bundle']['files']['lenet-int8.tflite']['bytes']:,} bytes, " in page
+    assert "| input | 1 x 28 x 28 x 1 int8, NHWC, grey |" in page
+
+
 def test_the_same_build_gives_the_same_bytes(emb: Any, bundles: Any) -> None:
     one, other = bundles["tflite"], bundles["again"]
     assert (emb.home / one["archive"]).read_bytes() == (emb.home / other["archive"]).read_bytes()
