@@ -174,6 +174,28 @@ def test_images_get_the_classes_that_emb_gives(emb: Any, bundles: Any, tmp_path:
     assert words.startswith(f"{names[0]}: 3 ")
 
 
+def test_colours_sides_of_two_lengths_and_channels_first(emb: Any, tmp_path: Path) -> None:
+    """A model that was not trained will do: its answers are compared, not believed."""
+    emb.json(
+        "build", "lenet", "--set", "input.shape=[28, 36, 3]", "--no-train", "--quantize", "int8", "--output", "rgb"
+    )
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (77, 50, 3), dtype=np.uint8)).save(tmp_path / "tall.png")
+    Image.fromarray(rng.integers(0, 256, (41, 90), dtype=np.uint8)).save(tmp_path / "grey.png")
+    names = [str(tmp_path / name) for name in ("tall.png", "grey.png")]
+    for file, layout in [("lenet-int8.tflite", "NHWC"), ("lenet-int8.onnx", "NCHW")]:
+        place = tmp_path / file
+        emb.json("bundle", "rgb", "--target", "host", "--file", file, "--output", str(place))
+        assert json.loads((place / "contract.json").read_text())["models"][0]["input"]["layout"] == layout
+        assert told(place, "self-test")["passed"]
+        expected = emb.json("run", f"rgb/{file}", *names, "--top", "10")
+        for answer, other in zip(told(place, "classify", *names, "--top", "10"), expected, strict=True):
+            assert [one["label"] for one in answer["classes"]] == [one["label"] for one in other["classes"]]
+            assert [one["probability"] for one in answer["classes"]] == pytest.approx(
+                [one["probability"] for one in other["classes"]], abs=1e-6
+            )
+
+
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
 def test_measuring(emb: Any, bundles: Any, kind: str) -> None:
     directory = emb.home / bundles[kind]["directory"]
