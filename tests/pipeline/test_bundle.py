@@ -303,7 +303,7 @@ def test_a_listing_that_is_none(unpacked: Path, change: dict[str, Any]) -> None:
     (unpacked / "bundle.json").write_text(json.dumps({**table, **change}))
     for command in ("self-test", "predict"):
         done = run_py(unpacked, command, expect=1)
-        assert last_error(done) == "error: bundle.json is damaged: it is no listing of a bundle"
+        assert last_error(done).startswith("error: bundle.json is damaged: ")
 
 
 def test_a_contract_that_is_none(unpacked: Path) -> None:

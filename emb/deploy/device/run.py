@@ -69,18 +69,26 @@ def read_json(name: str) -> Any:
 
 
 def read_manifest() -> dict[str, Any]:
+    """bundle.json, if it has the form of one; whether it tells the truth is the self-test's to find out."""
     manifest: dict[str, Any] = read_json("bundle.json")
     try:
-        names = [manifest["model"], *(one["file"] for one in manifest["golden"])]
-        entries = [(entry["bytes"] + 0, entry["sha256"] + "") for entry in manifest["files"].values()]
-        ways = [(one["runtime"], one["mode"]) for one in [manifest, *manifest["golden"]]]
-        sound = bool(entries) and all(name in manifest["files"] for name in names)
-        sound = sound and all(runtime in RUNTIMES and mode in RESOLVERS for runtime, mode in ways)
-    except (KeyError, TypeError, AttributeError):
-        sound = False
-    if not sound or any(name.startswith("/") or ".." in name.split("/") for name in manifest["files"]):
-        raise Failure("bundle.json is damaged: it is no listing of a bundle", 1)
+        if not is_manifest(manifest):
+            raise ValueError("it lists other files than it names")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise Failure(f"bundle.json is damaged: {type(error).__name__} {error}", 1) from None
     return manifest
+
+
+def is_manifest(manifest: dict[str, Any]) -> bool:
+    files, golden = manifest["files"], manifest["golden"]
+    named = [manifest["model"], *(one["file"] for one in golden)]
+    ways = [(one["runtime"], one["mode"]) for one in [manifest, *golden]]
+    return (
+        all(isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in files.values())
+        and not any(name.startswith("/") or ".." in name.split("/") for name in files)
+        and all(name in files for name in named)
+        and all(runtime in RUNTIMES and mode in RESOLVERS for runtime, mode in ways)
+    )
 
 
 def sha256_of(path: Path) -> str:
