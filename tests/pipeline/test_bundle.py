@@ -433,8 +433,8 @@ def test_what_cannot_be_bundled(emb: Any, built: Any, arguments: tuple[str, ...]
 
 
 def test_a_build_that_was_tampered_with(emb: Any, built: Any, tmp_path: Path) -> None:
-    for name in ("lenet-int8.tflite", "golden/images.npy", "labels.txt"):
-        copy = tmp_path / Path(name).stem
+    for name in ("lenet-int8.tflite", "golden/images.npy", "labels.txt", "contract.json"):
+        copy = tmp_path / Path(name).name
         shutil.copytree(emb.home / "built", copy)
         content = bytearray((copy / name).read_bytes())
         content[-1] ^= 1
