@@ -398,18 +398,15 @@ class Model:
         try:
             (described,) = self.contract["models"]
             self.input, self.output, self.scores = described["input"], described["output"], described["scores"]
+            is_onnx = described["format"] == "onnx"
             self._stored = stored_pixel_values(self.input, self.contract["pixels"])
         except (KeyError, TypeError, ValueError) as error:
             raise Failure(f"contract.json is damaged: {error!r}", 1) from None
-        if (described["format"] == "onnx") != (runtime == "onnxruntime") or (runtime, mode) == (
-            "onnxruntime",
-            "reference",
-        ):
+        if is_onnx != (runtime == "onnxruntime") or (is_onnx and mode == "reference"):
             raise Failure(f"{runtime} ({mode}) does not run {self.file}")
-        library = load_runtime(runtime)
+        library, open_file = load_runtime(runtime), open_onnx if is_onnx else open_tflite
         try:
-            opened = open_onnx if runtime == "onnxruntime" else open_tflite
-            self._set_input, self._invoke, self._get_output = opened(
+            self._set_input, self._invoke, self._get_output = open_file(
                 library, str(HERE / self.file), mode=mode, threads=threads
             )
         except Exception as error:  # each runtime raises kinds of its own
