@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emb.deploy.bundle import open_bundle
+from emb.deploy.bundle import entries_of, manifest_text, open_bundle
 from emb.errors import ModelError
+from emb.spec.bundle import BundleManifest
+from emb.spec.decode import decode
 
 pytestmark = pytest.mark.slow
 
@@ -242,10 +244,7 @@ def test_a_listing_that_was_tampered_with_as_well(unpacked: Path, bundles: Any) 
     outputs = np.load(golden)
     outputs[5, 5] ^= 1
     np.save(golden, outputs)
-    from emb.deploy.bundle import entries_of, manifest_text
-    from emb.spec.bundle import BundleManifest
-
-    manifest = open_bundle_loosely(unpacked)
+    manifest = decode(BundleManifest, json.loads((unpacked / "bundle.json").read_text()), source="bundle.json")
     entries = {name: entry for name, entry in entries_of(unpacked).items() if name != "bundle.json"}
     fields = {name: getattr(manifest, name) for name in manifest.__slots__} | {"files": entries}
     (unpacked / "bundle.json").write_bytes(manifest_text(BundleManifest(**fields)))
@@ -258,13 +257,6 @@ def test_a_listing_that_was_tampered_with_as_well(unpacked: Path, bundles: Any) 
     assert with_digest["faults"] == [
         f"bundle.json has the sha256 {document['bundle']}, not {bundles['tflite']['digest']}"
     ]
-
-
-def open_bundle_loosely(directory: Path) -> Any:
-    from emb.spec.bundle import BundleManifest
-    from emb.spec.decode import decode
-
-    return decode(BundleManifest, json.loads((directory / "bundle.json").read_text()), source="bundle.json")
 
 
 def test_what_does_not_belong_there(unpacked: Path) -> None:
