@@ -118,7 +118,7 @@ def check(
 
 def check_graph(graph: Graph, *, source: str, target: Target, file_bytes: int, layers: Sequence[str] = ()) -> Check:
     """The same for a graph that was read. file_bytes: of its file.  layers: of the Keras model that it was made of."""
-    arena = plan(graph, alignment_bytes=target.alignment_bytes)
+    arena = plan(graph, arena=target.arena)
     fullest = ""
     if arena and graph.operations:
         name = graph.operations[arena.fullest].name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+Arena = Literal["tflite", "tflite-micro"]
 Architecture = Literal["any", "x86_64", "aarch64", "armv6-m", "armv7e-m", "armv8.1-m"]
 
 
@@ -50,7 +51,7 @@ class Target:
     the smallest one counts.
     flash_bytes: where the model must lie, of a microcontroller; 0 where it lies on a disk or card.
     python: versions for which the runtimes have wheels on this architecture.
-    alignment_bytes: of tensors in the runtime's arena.  source: of processor and memory.
+    arena: of which runtime the activations are laid out.  source: of processor and memory.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Target:
     ram_bytes: int = 0
     flash_bytes: int = 0
     python: tuple[str, ...] = ()
-    alignment_bytes: int = 64
+    arena: Arena = "tflite"
     source: str = ""
     accelerator: Accelerator = field(default_factory=Accelerator)
     priors: tuple[Prior, ...] = ()
@@ -72,5 +73,3 @@ class Target:
         for name in ("cores", "clock_hz", "ram_bytes", "flash_bytes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
-        if self.alignment_bytes < 1:
-            raise ValueError("alignment_bytes must be at least 1")
