@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from emb.spec.fit import Estimate
 from emb.spec.target import Prior
 
 FARTHEST = 4.0
 """How many times smaller or larger a network may be than the one its latency is taken from."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """lowest_us, highest_us: of one image.  source: what they follow from."""
-
-    lowest_us: float
-    highest_us: float
-    source: str
 
 
 def estimate(macs: int, priors: Sequence[Prior]) -> Estimate | None:

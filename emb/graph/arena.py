@@ -20,7 +20,7 @@ MICRO_ALIGNMENT_BYTES = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedBuffer:
-    """A buffer and where it begins. storage_bytes: what the planner counts for it, its alignment included if it does."""
+    """A buffer and where it begins. storage_bytes: what the planner counts for it, alignment included if it does so."""
 
     lifetime: Lifetime
     offset_bytes: int
@@ -73,7 +73,9 @@ def _plan_micro(graph: Graph) -> list[PlacedBuffer] | None:
     """
     placed: list[PlacedBuffer] = []
     found = lifetimes(graph, owners={}) if graph.format == "tflite" else lifetimes(graph)
-    for lifetime in sorted(found, key=lambda one: (-_aligned(one.storage_bytes or 0, MICRO_ALIGNMENT_BYTES), -one.tensors[0])):
+    for lifetime in sorted(
+        found, key=lambda one: (-_aligned(one.storage_bytes or 0, MICRO_ALIGNMENT_BYTES), -one.tensors[0])
+    ):
         if lifetime.storage_bytes is None:
             return None
         storage_bytes = _aligned(lifetime.storage_bytes, MICRO_ALIGNMENT_BYTES)
