@@ -124,7 +124,7 @@ def _run(path: Path, accelerator: Accelerator, folder: Path, *, timeout_s: float
         done = subprocess.run(call, capture_output=True, text=True, errors="replace", check=False, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
         raise ExportError(
-            f"Vela did not finish {path.name} within {timeout_s:,.0f} s", fix="compile a smaller model"
+            f"Vela did not finish {path.name} within {timeout_s:g} s", fix="compile a smaller model"
         ) from error
     if done.returncode:
         raise _failed(path, done.stdout + done.stderr)
