@@ -148,6 +148,16 @@ def test_a_model_of_ones_own_is_refused_before_it_is_measured(emb: Any, aimed: d
     assert (emb.home / "own" / report["target"]["compiled"]).is_file()
 
 
+def test_a_model_of_ones_own_that_is_to_be_trained_is_refused_before_that(emb: Any, boards: Path) -> None:
+    emb.run("train", "lenet", "--epochs", "1", "--data", "digits", "--output", "trained")
+    done = emb.run(
+        "build", "trained/model.keras", *SHORT, "--quantize", "int8", "--target", "boards/thimble.toml", expect=2
+    )
+    assert "error: model needs 5,888 bytes of RAM at least; thimble has 5,000\n" in done.stderr
+    assert "most of them around pool1" in done.stderr
+    assert "epoch" not in done.stderr
+
+
 def test_nothing_that_the_target_runs(emb: Any) -> None:
     call = ("build", "lenet", "--quantize", "float16", *SHORT, "--target", "rp2040")
     done = emb.run(*call, expect=2)
@@ -160,7 +170,7 @@ def test_nothing_that_the_target_runs(emb: Any) -> None:
     ("arguments", "message"),
     [
         (("--force",), "error: --force does not apply to a build without a target\n"),
-        (("--target", "corstone-330"), "error: unknown target 'corstone-330'\n  fix: did you mean 'corstone-300'?"),
+        (("--target", "corstone-30"), "error: unknown target 'corstone-30'\n  fix: did you mean 'corstone-300'?"),
     ],
 )
 def test_bad_input(emb: Any, arguments: tuple[str, ...], message: str) -> None:
