@@ -170,7 +170,7 @@ def test_nothing_that_the_target_runs(emb: Any) -> None:
     ("arguments", "message"),
     [
         (("--force",), "error: --force does not apply to a build without a target\n"),
-        (("--target", "corstone-30"), "error: unknown target 'corstone-30'\n  fix: did you mean 'corstone-300'?"),
+        (("--target", "corstone300"), "error: unknown target 'corstone300'\n  fix: did you mean 'corstone-300'?"),
     ],
 )
 def test_bad_input(emb: Any, arguments: tuple[str, ...], message: str) -> None:
