@@ -30,6 +30,10 @@ def check(
     classes: Classes = None,
     data_dir: DataDirectory = None,
     assignments: Assignments = None,
+    forms: Annotated[
+        bool,
+        typer.Option("--forms", help="Take the recipe in the forms that the target's accelerator needs; says which."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say whether a model fits a target, before it is trained.
@@ -40,7 +44,9 @@ def check(
     from emb.cli.output import print_json, stdout
     from emb.pipeline.check import check as check_model
 
-    found = check_model(model, target=target, data_dir=data_dir, classes=classes, assignments=assignments or ())
+    found = check_model(
+        model, target=target, data_dir=data_dir, classes=classes, assignments=assignments or (), forms=forms
+    )
     if as_json:
         print_json(found.to_json())
     else:
@@ -77,6 +83,9 @@ def _lines(found: Check) -> list[str]:
         f"{found.source} on {target.name}: {target.summary} ({target.processor})",
         f"file: {found.file_bytes:,} bytes; {found.macs:,} MACs an image",
     ]
+    if found.forms_taken:
+        taken = " and ".join(f"model.arguments.{name}={value}" for name, value in found.forms_taken.items())
+        lines.append(f"with {taken}, the forms that the accelerator takes")
     if found.arena_bytes is not None and found.npu is None:
         lines.append(f"activations: {found.arena_bytes:,} bytes planned, most of them around {found.fullest}")
     if limits:
@@ -92,10 +101,32 @@ def _lines(found: Check) -> list[str]:
             f"predicted: {mapped} of {len(found.placements)} operations on the accelerator, "
             f"{found.cached_bytes:,} bytes of parameters on its chip, {found.streamed_bytes:,} streamed for every image"
         )
+        lines += _compiler_lines(found)
     if found.latency is not None:
         lines.append(latency_line(found.latency))
+    elif found.faults:
+        lines.append("latency: no estimate for a model that does not fit")
     elif found.npu is None:
         lines.append("latency: no estimate, as none is published for this target and a network of similar size")
     for fault in found.faults:
         lines += [f"does not fit: {fault.what}", f"  why: {fault.why}", f"  fix: {fault.fix}"]
     return lines if found.faults else [*lines, "fits"]
+
+
+def _compiler_lines(found: Check) -> list[str]:
+    """What the accelerator's compiler made of the model, or how to have it compiled elsewhere."""
+    if found.compile_command:
+        tool = found.compile_command.split()[0]
+        return [
+            f"not compiled: {tool} is not on the PATH here, so that the int8 model is delivered as it is",
+            f"  any Linux on x86-64 that has it compiles the model: {found.compile_command}",
+        ]
+    if found.compilation is None:
+        return []
+    log, differences = found.compilation.log, found.compilation.differences
+    told = [f"  {one.subject}: predicted {one.predicted}; compiled {one.compiled}" for one in differences]
+    return [
+        f"compiled, version {log.version}: {log.mapped} of {log.operations} operations on the accelerator, "
+        f"{log.on_chip_bytes:,} bytes of parameters on its chip, {log.off_chip_bytes:,} streamed for every image",
+        *(told or ["  as predicted"]),
+    ]

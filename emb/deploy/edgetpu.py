@@ -96,19 +96,13 @@ def status_of(graph: Graph, operation: Operation) -> tuple[str, str]:
         *((UNSPECIFIED, limit) for limit in (static_shapes, *LIMITS[operation.kind])),
     ):
         if found := limit(graph, operation):
-            return status, f"{_sentence(limit)}: {found}"
+            return status, f"{sentence(limit)}: {found}"
     return MAPPED, ""
 
 
-def remedy(placement: Placement) -> str:
-    """What to do about an operation that is not mapped, in words."""
-    if placement.status == DATA_TYPE:
-        return "give the int8 .tflite of the same model"
-    if placement.kind == "RSQRT":
-        return "local response normalization has no form there: in a recipe, --set model.arguments.normalization=batch"
-    if placement.detail.startswith(_sentence(one_group)):
-        return "split it into one convolution for each group"
-    return "replace that layer"
+def sentence(limit: Limit) -> str:
+    """What the limit asks for, as its docstring says it."""
+    return (limit.__doc__ or "").strip().split("\n")[0]
 
 
 def eight_bit_tensors(graph: Graph, operation: Operation) -> str:
@@ -255,10 +249,6 @@ LIMITS: Mapping[str, tuple[Limit, ...]] = {
     "PRELU": (one_dimensional_alpha,),
 }
 """Limits of every kind that the compiler maps, beside those of all kinds."""
-
-
-def _sentence(limit: Limit) -> str:
-    return (limit.__doc__ or "").strip().split("\n")[0]
 
 
 def _parameter_bytes(graph: Graph, operation: Operation) -> int:

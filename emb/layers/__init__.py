@@ -5,8 +5,9 @@ Importing this package imports keras and registers them all.
 """
 
 from emb.layers.channel_padding import ChannelPadding
+from emb.layers.channel_split import ChannelSplit
 from emb.layers.grouped_convolution import GroupedConv2D
 from emb.layers.l2_pooling import L2Pooling2D
 from emb.layers.local_response_norm import LocalResponseNormalization
 
-__all__ = ["ChannelPadding", "GroupedConv2D", "L2Pooling2D", "LocalResponseNormalization"]
+__all__ = ["ChannelPadding", "ChannelSplit", "GroupedConv2D", "L2Pooling2D", "LocalResponseNormalization"]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from emb.deploy import edgetpu, vela
+from emb.deploy import edgetpu
+from emb.deploy.edgetpu_compiler import Compilation
 from emb.deploy.estimate import estimate
 from emb.errors import ModelError, SpecError
 from emb.graph import files
 from emb.graph.arena import plan
 from emb.graph.cost import cost
 from emb.graph.model import Graph
-from emb.graph.vocabulary import PRODUCTS
+from emb.pipeline import edgetpu as edgetpu_check
 from emb.pipeline import ethosu, untrained
 from emb.pipeline.deliverable import find
 from emb.pipeline.ethosu import CompiledFile
@@ -35,7 +36,11 @@ class Check:
     arena_bytes: planned for the activations, None if a shape is open.  fullest: the operation during which most are
     alive.  cached_bytes, streamed_bytes: parameters on the accelerator's chip, and those sent at every inference; a
     prediction, 0 without such an accelerator.
-    npu: what the accelerator's own compiler says, where it was run; what the processor does is not in it.
+    npu: what Vela says of an Ethos-U, None on another target; what the processor does is not in it.
+    compilation: what the Edge TPU's compiler made of the file, None where it is not at hand, or failed, which is a
+    fault then.  compile_command: with which the file is compiled where the compiler is, if it is not here; else "".
+    forms: arguments of the recipe's model that must change for the accelerator to take it, by name; None if it is not
+    known what built the file.  forms_taken: those that `check` changed.
     """
 
     source: str
@@ -50,6 +55,10 @@ class Check:
     latency: Estimate | None
     faults: tuple[Fault, ...]
     npu: NpuEstimate | None = None
+    compilation: Compilation | None = None
+    compile_command: str = ""
+    forms: Mapping[str, str] | None = None
+    forms_taken: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The document of `emb check --json`."""
@@ -67,6 +76,10 @@ class Check:
             "latency_us": self.latency and asdict(self.latency),
             "npu": self.npu and asdict(self.npu),
             "placements": [asdict(placement) for placement in self.placements],
+            "compiled": self.compilation and edgetpu_check.to_json(self.compilation),
+            "compile_command": self.compile_command,
+            "forms": self.forms,
+            "forms_taken": self.forms_taken,
         }
 
 
@@ -77,50 +90,57 @@ def check(
     data_dir: Path | None = None,
     classes: int | None = None,
     assignments: Sequence[str] = (),
+    forms: bool = False,
 ) -> Check:
     """Hold a .tflite or .onnx file, or what a recipe would become in int8, against a target's contract.
 
     source: a file, a build's directory, whose first int8 file is meant, or a recipe.
     data_dir, classes: as for `emb.pipeline.inspect.inspect`.  assignments: fields of the recipe, "input.shape=[…]".
+    forms: change the recipe to the forms that the target's accelerator takes.
     Raises ModelError, SpecError or DataError for what cannot be read; a model that does not fit is no error.
     """
     machine = load_target(target)
     path = Path(source)
     layers: tuple[str, ...] = ()
+    taken: Mapping[str, str] = {}
     if path.is_dir() or path.suffix.lower() in files.SUFFIXES:
-        if classes is not None or assignments:
+        if classes is not None or assignments or forms:
+            option = "--set" if assignments else "--classes" if classes is not None else "--forms"
             raise SpecError(
-                f"{'--set' if assignments else '--classes'} does not apply to {source}",
+                f"{option} does not apply to {source}",
                 why="a model that lies in a file is what it is",
                 fix="leave it out, or give a recipe",
             )
-        path = find(path).path
+        found = find(path)
+        path, file, model = found.path, str(found.path), found.recipe.get("model", {})
     else:
-        path, layers = _converted(_recipe(source, assignments), data_dir=data_dir, classes=classes)
-    return check_file(path, source=source, target=machine, layers=layers)
+        recipe = _recipe(source, assignments)
+        if forms:
+            recipe, taken = edgetpu_check.in_forms(recipe, machine)
+        path, layers = _converted(recipe, data_dir=data_dir, classes=classes)
+        file, model = f"{recipe.name}-int8.tflite", asdict(recipe.model)
+    checked = check_model(path, source=source, file=file, target=machine, layers=layers, model=model)
+    return replace(checked, forms_taken=taken)
 
 
-def check_file(path: Path, *, source: str, target: Target, layers: Sequence[str] = ()) -> Check:
-    """The same for one .tflite or .onnx file. layers: of the Keras model that it was made of."""
-    graph = files.read(path)
-    compiled = None
-    if target.accelerator.kind == "ethos-u":
-        compiled = ethosu.compiled(path, target.accelerator)
-    return check_graph(
-        graph, source=source, target=target, file_bytes=path.stat().st_size, layers=layers, compiled=compiled
-    )
-
-
-def check_graph(
-    graph: Graph,
+def check_model(
+    path: Path,
     *,
     source: str,
+    file: str,
     target: Target,
-    file_bytes: int,
     layers: Sequence[str] = (),
+    model: Mapping[str, Any],
     compiled: CompiledFile | None = None,
 ) -> Check:
-    """The same for a graph that was read. file_bytes: of its file.  compiled: by the accelerator's own compiler."""
+    """The same for a .tflite or .onnx file. source: what messages call it.  file: its path or name for the user.
+
+    layers: of the Keras model that it was made of.  model: the recipe's [model] that built it; empty if not known.
+    compiled: by Vela, if that was done already.
+    """
+    graph, file_bytes = files.read(path), path.stat().st_size
+    if target.accelerator.kind == ethosu.KIND:
+        compiled = compiled or ethosu.compiled(path, target.accelerator)
     arena = plan(graph, arena=target.arena)
     fullest = ""
     if arena and graph.operations:
@@ -129,13 +149,18 @@ def check_graph(
     macs = cost(graph).macs
     placements, parameter_bytes = _placements(graph, target, compiled)
     placements = tuple(replace(placement, layer=layer_of(placement.operation, layers)) for placement in placements)
+    verdict = edgetpu_check.Verdict()
+    if target.accelerator.kind == edgetpu_check.KIND:
+        mapping = edgetpu.EdgeTpuMapping(placements=placements, parameter_bytes=parameter_bytes)
+        verdict = edgetpu_check.verdict(mapping, path=path, source=source, file=file, target=target, model=model)
     cached_bytes = min(parameter_bytes, target.accelerator.cache_bytes)
+    streamed_bytes = parameter_bytes - cached_bytes
     arena_bytes = arena.arena_bytes if arena else None
     if compiled is None:
-        memory = _memory_faults(source, target, file_bytes=file_bytes, arena_bytes=arena_bytes, fullest=fullest)
+        needs = _memory_faults(source, target, file_bytes=file_bytes, arena_bytes=arena_bytes, fullest=fullest)
     else:
-        memory = ethosu.memory_faults(source, target, compiled.estimate, fullest=fullest)
-    faults = (*_format_faults(graph, source, target), *memory, *_placement_faults(source, target, placements))
+        needs = ethosu.faults(source, target, compiled.estimate, placements, fullest=fullest)
+    faults = (*_format_faults(graph, source, target), *needs, *verdict.faults)
     return Check(
         source=source,
         target=target,
@@ -145,11 +170,14 @@ def check_graph(
         arena_bytes=arena_bytes,
         fullest=fullest,
         cached_bytes=cached_bytes,
-        streamed_bytes=parameter_bytes - cached_bytes,
+        streamed_bytes=streamed_bytes,
         # The published latencies are those of networks that fit.
-        latency=None if faults else estimate(macs, target.priors),
+        latency=None if faults else estimate(macs, target.priors, streamed_bytes=streamed_bytes),
         faults=faults,
         npu=compiled.estimate if compiled else None,
+        compilation=verdict.compilation,
+        compile_command=verdict.compile_command,
+        forms=verdict.forms,
     )
 
 
@@ -230,32 +258,6 @@ def _memory_faults(
         what = f"{source} needs {file_bytes:,} bytes of flash; {target.name} has {target.flash_bytes:,}"
         faults.append(Fault(what=what, why="the model is compiled into the program", fix=smaller))
     return faults
-
-
-def _placement_faults(source: str, target: Target, placements: tuple[Placement, ...]) -> list[Fault]:
-    """An accelerator must do all the multiplying; what stands behind the last product may stay on the processor."""
-    if target.accelerator.kind == "none":
-        return []
-    lost = [placement for placement in placements if placement.device == "cpu"]
-    if not any(placement.kind in PRODUCTS for placement in lost):
-        return []
-    first = lost[0]
-    name = first.layer or first.operation
-    count = len(placements) - len(lost)
-    return [
-        Fault(
-            what=f"{count} of the {len(placements)} operations of {source} run on {target.name}'s accelerator",
-            why=f"{first.kind} {name}: {first.status}" + (f" ({first.detail})" if first.detail else ""),
-            fix=_remedy(first, target),
-            operation=first.operation,
-        )
-    ]
-
-
-def _remedy(placement: Placement, target: Target) -> str:
-    if target.accelerator.kind == "ethos-u":
-        return vela.remedy(placement)
-    return f"{edgetpu.remedy(placement)}; until then every operation behind it runs on the processor as well"
 
 
 def _recipe(source: str, assignments: Sequence[str]) -> Recipe:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from emb.deploy import vela
+from emb.graph.vocabulary import PRODUCTS
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.stage import code_digest, versions
 from emb.spec.fit import Fault
@@ -14,6 +16,7 @@ from emb.spec.placement import Placement
 from emb.spec.target import Accelerator, Target
 from emb.store import Artifact, Step, Store, sha256_of_file
 
+KIND = "ethos-u"
 CODE = ("deploy/vela.py", "graph", "spec", "pipeline/ethosu.py", "pipeline/json_files.py")
 MODEL = "model_vela.tflite"
 _FIGURES = "vela.json"
@@ -62,11 +65,21 @@ def read_compiled(artifact: Artifact) -> CompiledFile:
     )
 
 
-def memory_faults(source: str, target: Target, estimate: NpuEstimate, *, fullest: str) -> list[Fault]:
-    """Which memory is too small for what Vela counted. The runtime's own structures come on top.
+def faults(
+    source: str, target: Target, estimate: NpuEstimate, placements: Sequence[Placement], *, fullest: str
+) -> list[Fault]:
+    """What does not fit: a memory too small for what Vela counted, a multiplication that it leaves to the processor.
 
+    What multiplies nothing may run on the processor. The runtime's own structures come on top of Vela's figures.
     fullest: the layer or operation around which most activations are alive.
     """
+    return [
+        *_memory_faults(source, target, estimate, fullest=fullest),
+        *_placement_faults(source, target, placements),
+    ]
+
+
+def _memory_faults(source: str, target: Target, estimate: NpuEstimate, *, fullest: str) -> list[Fault]:
     needs = (
         ("SRAM", estimate.sram_bytes, target.accelerator.sram_bytes),
         ("DRAM", estimate.dram_bytes, target.ram_bytes),
@@ -82,4 +95,22 @@ def memory_faults(source: str, target: Target, estimate: NpuEstimate, *, fullest
         )
         for memory, need, limit in needs
         if limit and need > limit
+    ]
+
+
+def _placement_faults(source: str, target: Target, placements: Sequence[Placement]) -> list[Fault]:
+    left = [placement for placement in placements if placement.device == "cpu"]
+    products = [placement for placement in left if placement.kind in PRODUCTS]
+    if not products:
+        return []
+    first = products[0]
+    detail = f" ({first.detail})" if first.detail else ""
+    count = len(placements) - len(left)
+    return [
+        Fault(
+            what=f"{count} of the {len(placements)} operations of {source} run on {target.name}'s accelerator",
+            why=f"{first.kind} {first.layer or first.operation}: {first.status}{detail}",
+            fix=vela.remedy(first),
+            operation=first.operation,
+        )
     ]

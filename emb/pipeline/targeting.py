@@ -5,13 +5,14 @@ makes of it. Runs no model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Protocol
 
+from emb.deploy import edgetpu_compiler
 from emb.errors import ModelError
 from emb.pipeline import ethosu, untrained
-from emb.pipeline.check import Check, check_file, check_graph, require_fit
+from emb.pipeline.check import Check, check_model, require_fit
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.stage import Stage, Work, versions
 from emb.runtimes import RUNTIMES
@@ -19,10 +20,19 @@ from emb.spec.fit import Fault
 from emb.spec.recipe import Recipe
 from emb.spec.scheme import Scheme
 from emb.spec.target import Target
+from emb.store import sha256_of_file
 
 FORECAST, COMPILE, FIT = "forecast", "compile", "fit"
 FIT_FILE = "fit.json"
-_CHECKING_CODE = ("deploy", "graph", "runtimes", "spec", "pipeline/check.py", "pipeline/targeting.py")
+_CHECKING_CODE = (
+    "deploy",
+    "graph",
+    "runtimes",
+    "spec",
+    "pipeline/check.py",
+    "pipeline/edgetpu.py",
+    "pipeline/targeting.py",
+)
 # TensorFlow Lite Micro stops at the weights of these: it has no kernel that widens them.
 _NOT_ON_MICRO = ("dynamic", "float16")
 
@@ -121,6 +131,7 @@ def forecast_stage(recipe: Recipe, aim: Aim, scheme: Scheme, *, model_digest: st
             "scheme": scheme.name,
             "softmax": recipe.export.softmax,
             "pixels": recipe.input.pixels,
+            **_compiler_of(aim.target),
         },
         tools=versions(("keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "ethos-u-vela")),
         packages=("zoo", "layers", "export", "quantize", "pipeline/untrained.py", *_CHECKING_CODE),
@@ -148,11 +159,24 @@ def fit_stage(deployed: Deployment) -> Stage:
         group="check",
         work=partial(_fit, deployed=deployed),
         needs=("model", deployed.stage, *((COMPILE,) if deployed.is_compiled else ())),
-        parameters={"target": asdict(deployed.aim.target), "force": deployed.aim.force, "file": deployed.file},
+        parameters={
+            "target": asdict(deployed.aim.target),
+            "force": deployed.aim.force,
+            "file": deployed.file,
+            **_compiler_of(deployed.aim.target),
+        },
         tools=versions(("ai-edge-litert", "onnx")),
         packages=_CHECKING_CODE,
         optional=True,
     )
+
+
+def _compiler_of(target: Target) -> dict[str, str]:
+    """The Edge TPU's compiler is the user's own, where there is one, and decides what fits."""
+    if target.accelerator.kind != "edge-tpu":
+        return {}
+    compiler = edgetpu_compiler.find()
+    return {"edgetpu_compiler": sha256_of_file(compiler) if compiler else "absent"}
 
 
 def _forecast(work: Work, *, aim: Aim, scheme: str) -> None:
@@ -164,7 +188,15 @@ def _forecast(work: Work, *, aim: Aim, scheme: str) -> None:
         recipe, shape=(height, width, channels), classes=classes, scheme=scheme, trust_model=trust
     )
     path, layers = untrained.model_of(artifact)
-    _conclude(work, check_file(path, source=recipe.name, target=aim.target, layers=layers), force=aim.force)
+    found = check_model(
+        path,
+        source=recipe.name,
+        file=f"{recipe.name}-{scheme}.tflite",
+        target=aim.target,
+        layers=layers,
+        model=asdict(recipe.model),
+    )
+    _conclude(work, found, force=aim.force)
 
 
 def _compile(work: Work, *, deployed: Deployment) -> None:
@@ -173,17 +205,16 @@ def _compile(work: Work, *, deployed: Deployment) -> None:
 
 
 def _fit(work: Work, *, deployed: Deployment) -> None:
-    from emb.graph import files
-
     path = work.file(deployed.stage, f"model.{deployed.format}")
     model = work.done["model"]
     layers = untrained.layer_names(model.path("model.keras")) if "model.keras" in model.files else ()
-    found = check_graph(
-        replace(files.read(path), name=deployed.file),
+    found = check_model(
+        path,
         source=deployed.file,
+        file=deployed.file,
         target=deployed.aim.target,
-        file_bytes=path.stat().st_size,
         layers=layers,
+        model=asdict(work.context.recipe.model),
         compiled=ethosu.read_compiled(work.done[COMPILE]) if deployed.is_compiled else None,
     )
     _conclude(work, found, force=deployed.aim.force)

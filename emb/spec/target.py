@@ -41,17 +41,22 @@ class Prior:
     """A published latency of one network in int8 on the target, of one image.
 
     macs: of that network, for one image.  source: who measured it, and how.
+    streamed_bytes: of its parameters, those that the accelerator's cache does not hold, as emb predicts them of its own
+    network of that name.
     """
 
     network: str
     macs: int
     latency_us: float
     source: str
+    streamed_bytes: int = 0
 
     def __post_init__(self) -> None:
         for name in ("macs", "latency_us"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
+        if self.streamed_bytes < 0:
+            raise ValueError("streamed_bytes must not be negative")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

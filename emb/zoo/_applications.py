@@ -3,12 +3,13 @@
 The source is a model of keras.applications or one that emb itself has trained. Layers are matched by their place in
 the graph, never by their names: both graphs are walked from the output back, the inputs of a sum or a concatenation in
 their order, so layers without weights may differ (an activation of its own or inside of the convolution).
+A convolution in groups counts as one convolution for each group, which is what some networks split it into.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from emb.errors import ModelError
@@ -24,18 +25,59 @@ _IMPLIED = {"gamma": 1.0, "beta": 0.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Weighted:
-    """A layer that holds weights. normalized_by: the batch normalization that alone takes its output, if one does."""
+    """A layer that holds weights, or the part of one that belongs to a group of channels.
+
+    normalized_by: the batch normalization that alone takes its output, if one does.
+    group: counted from 0, of `groups`, into which the output's channels, the last axis of every weight, fall.
+    """
 
     layer: Any
     normalized_by: str | None
+    group: int = 0
+    groups: int = 1
 
     @property
-    def variables(self) -> dict[str, Any]:
-        return {variable.name: variable for variable in self.layer.weights}
+    def key(self) -> tuple[str, int]:
+        return self.layer.name, self.group
+
+    @property
+    def kind(self) -> str:
+        name = type(self.layer).__name__
+        return "Conv2D" if name == "GroupedConv2D" else name
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = {variable.name: tuple(variable.shape) for variable in self.layer.weights}
+        if self.groups == 1:
+            return shapes
+        return {name: (*shape[:-1], shape[-1] // self.groups) for name, shape in shapes.items()}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Arrays of these shapes."""
+        return {variable.name: _numpy(variable)[self._channels(variable)] for variable in self.layer.weights}
+
+    def assign(self, values: dict[str, Any]) -> None:
+        """Take over arrays of these shapes; the weights of other groups stay what they are."""
+        for variable in self.layer.weights:
+            value = values[variable.name]
+            if self.groups > 1:
+                whole = _numpy(variable).copy()
+                whole[self._channels(variable)] = value
+                value = whole
+            variable.assign(value)
+
+    def _channels(self, variable: Any) -> Any:
+        """The index of this group's part."""
+        if self.groups == 1:
+            return ...
+        count = variable.shape[-1] // self.groups
+        return ..., slice(self.group * count, (self.group + 1) * count)
 
     def __str__(self) -> str:
-        shapes = ", ".join(f"{name} {tuple(variable.shape)}" for name, variable in self.variables.items())
-        return f"{self.layer.name} ({type(self.layer).__name__}: {shapes})"
+        shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
+        part = f", group {self.group + 1} of {self.groups}" if self.groups > 1 else ""
+        return f"{self.layer.name} ({type(self.layer).__name__}{part}: {shapes})"
 
 
 def carry_over(
@@ -50,24 +92,36 @@ def carry_over(
 
     Raises ModelError that names the first layer that does not fit.
     """
-    ours, theirs = list(_weighted(target)), list(_weighted(source))
+    ours, theirs = _by_groups(_weighted(target)), _by_groups(_weighted(source))
     if skip_head:
         ours, theirs = _without_head(ours), _without_head(theirs)
     _check(ours, theirs, source=source.name, target=target.name)
     if reverse_channels:
         _check_first(ours, target=target.name)
 
-    biases: dict[str, Any] = {}  # by the name of the batch normalization of `target` that takes them
+    biases: dict[tuple[str, int], Any] = {}  # by the key of the batch normalization of `target` that takes them
     for place, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         values = _values(mine, other)
-        if mine.layer.name in biases:
-            values["moving_mean"] = values["moving_mean"] - biases.pop(mine.layer.name)
+        if mine.key in biases:
+            values["moving_mean"] = values["moving_mean"] - biases.pop(mine.key)
         if reverse_channels and place == 0:
             values["kernel"] = values["kernel"][:, :, ::-1, :]
         if _folds_bias(mine, other):
-            biases[str(mine.normalized_by)] = _numpy(other.variables["bias"])
-        for name, variable in mine.variables.items():
-            variable.assign(values[name])
+            biases[str(mine.normalized_by), mine.group] = other.values["bias"]
+        mine.assign(values)
+
+
+def _by_groups(layers: Iterable[_Weighted]) -> list[_Weighted]:
+    """Each convolution in groups as one for each group, its batch normalization behind it divided likewise."""
+    parts: list[_Weighted] = []
+    found = list(layers)
+    while found:
+        run = [found.pop(0)]
+        groups = run[0].layer.groups if run[0].kind == "Conv2D" else 1
+        if groups > 1 and found and found[0].layer.name == run[0].normalized_by:
+            run.append(found.pop(0))
+        parts += [replace(one, group=group, groups=groups) for group in range(groups) for one in run]
+    return parts
 
 
 def _weighted(model: keras.Model) -> Iterator[_Weighted]:
@@ -151,10 +205,10 @@ def _another_architecture(why: str, source: str, target: str) -> ModelError:
 def _misfit(mine: _Weighted, other: _Weighted) -> str:
     """Why the one layer cannot have the other's weights, or nothing."""
     there = f"there stands {other}"
-    if type(mine.layer).__name__ != type(other.layer).__name__:
+    if mine.kind != other.kind:
         return there
-    ours, theirs = mine.variables, other.variables
-    if any(name in theirs and tuple(theirs[name].shape) != tuple(ours[name].shape) for name in ours):
+    ours, theirs = mine.shapes, other.shapes
+    if any(name in theirs and theirs[name] != ours[name] for name in ours):
         return there
     implied = _IMPLIED if "moving_mean" in ours else {}
     if any(name not in theirs and name not in implied for name in ours):
@@ -168,14 +222,14 @@ def _misfit(mine: _Weighted, other: _Weighted) -> str:
 
 
 def _folds_bias(mine: _Weighted, other: _Weighted) -> bool:
-    if "bias" not in other.variables or "bias" in mine.variables:
+    if "bias" not in other.shapes or "bias" in mine.shapes:
         return False
     return mine.normalized_by is not None and other.normalized_by is not None
 
 
 def _check_first(ours: list[_Weighted], *, target: str) -> None:
-    kernel = ours[0].variables.get("kernel") if ours else None
-    if kernel is None or len(kernel.shape) != 4 or kernel.shape[2] != 3:
+    kernel = ours[0].shapes.get("kernel", ()) if ours else ()
+    if len(kernel) != 4 or kernel[2] != 3:
         raise ModelError(
             f"the channels of {target} cannot be turned around",
             why=f"its first layer is {ours[0]}, no convolution of three" if ours else "it has no layer with weights",
@@ -186,10 +240,10 @@ def _check_first(ours: list[_Weighted], *, target: str) -> None:
 def _values(mine: _Weighted, other: _Weighted) -> dict[str, Any]:
     import numpy as np
 
-    theirs = other.variables
+    theirs = other.values
     return {
-        name: _numpy(theirs[name]) if name in theirs else np.full(variable.shape, _IMPLIED[name], np.float32)
-        for name, variable in mine.variables.items()
+        name: theirs[name] if name in theirs else np.full(shape, _IMPLIED[name], np.float32)
+        for name, shape in mine.shapes.items()
     }
 
 

@@ -9,11 +9,17 @@ from typing import Any
 MOMENTUM = 0.9
 
 
-def batch_normalized(x: Any, *, epsilon: float, name: str, scale: bool = True) -> Any:
+def batch_normalized(x: Any, *, epsilon: float, name: str, scale: bool = True, first_scale: float = 1.0) -> Any:
     """Each channel less its mean, over its deviation, by a learned scale (if `scale`) and shift; same shape as x.
 
-    epsilon: added to the variance.  Source: Ioffe and Szegedy 2015, algorithm 1.
+    epsilon: added to the variance.  first_scale: what the scales begin with.  Source: Ioffe and Szegedy 2015, algorithm 1.
     """
-    from keras import layers
+    from keras import initializers, layers
 
-    return layers.BatchNormalization(momentum=MOMENTUM, epsilon=epsilon, scale=scale, name=name)(x)
+    return layers.BatchNormalization(
+        momentum=MOMENTUM,
+        epsilon=epsilon,
+        scale=scale,
+        gamma_initializer=initializers.Constant(first_scale) if first_scale != 1 else "ones",
+        name=name,
+    )(x)

@@ -21,11 +21,13 @@ class Style:
     shortcut: what bridges a block whose shape changes: a 1x1 convolution, the input subsampled and filled up with
     channels of zeros, or nothing; with "none" no other block is bridged either.
     epsilon: of the batch normalizations.  biased: convolutions have biases, and projections no batch normalization.
+    residual_scale: what the scales of each block's last normalization begin with.
     """
 
     shortcut: Shortcut
     epsilon: float
     biased: bool = False
+    residual_scale: float = 1.0
 
 
 Block = Callable[..., Any]
@@ -48,9 +50,9 @@ def convolution(
     )(x)
 
 
-def normalized(x: Any, *, style: Style, name: str) -> Any:
-    """A batch normalization of the channels."""
-    return batch_normalized(x, epsilon=style.epsilon, name=name)
+def normalized(x: Any, *, style: Style, name: str, first_scale: float = 1.0) -> Any:
+    """A batch normalization of the channels. first_scale: what its learned scales begin with."""
+    return batch_normalized(x, epsilon=style.epsilon, name=name, first_scale=first_scale)
 
 
 def rectified(x: Any, *, name: str) -> Any:
@@ -70,7 +72,7 @@ def basic(x: Any, channels: int, *, stride: int, style: Style, name: str) -> Any
     x = convolution(x, channels, 3, stride=stride, style=style, name=f"{name}_conv1")
     x = rectified(normalized(x, style=style, name=f"{name}_bn1"), name=f"{name}_relu1")
     x = convolution(x, channels, 3, style=style, name=f"{name}_conv2")
-    x = normalized(x, style=style, name=f"{name}_bn2")
+    x = normalized(x, style=style, name=f"{name}_bn2", first_scale=style.residual_scale)
     return _joined(bridge, x, name=name)
 
 
@@ -87,7 +89,7 @@ def bottleneck(x: Any, channels: int, *, stride: int, style: Style, name: str) -
     x = convolution(x, channels // 4, 3, style=style, name=f"{name}_conv2")
     x = rectified(normalized(x, style=style, name=f"{name}_bn2"), name=f"{name}_relu2")
     x = convolution(x, channels, 1, style=style, name=f"{name}_conv3")
-    x = normalized(x, style=style, name=f"{name}_bn3")
+    x = normalized(x, style=style, name=f"{name}_bn3", first_scale=style.residual_scale)
     return _joined(bridge, x, name=name)
 
 

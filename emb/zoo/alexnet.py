@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # No `from __future__ import annotations` here: emb.zoo.check_arguments reads these from the signature.
 Normalization = Literal["lrn", "lrn-intra", "batch", "none"]
 Pooling = Literal["max", "l2"]
+Groups = Literal["together", "split"]
 
 # Kernel, stride and padding of the first convolution, units of the two hidden dense layers.
 _STEMS = {"full": (11, 4, "valid", 4096), "half": (7, 2, "same", 2048), "none": (5, 1, "same", 1024)}
@@ -49,6 +50,7 @@ def build(
     classes: int,
     normalization: Normalization = "lrn",
     pooling: Pooling = "max",
+    groups: Groups = "together",
     dropout: float = 0.5,
     width: float = 1.0,
     preprocessing: Preprocessing = "unit",
@@ -60,8 +62,10 @@ def build(
     beta = 0.75), "lrn-intra" across positions; or "batch" before ReLU of all five; or "none".
     pooling: 3x3 with stride 2, of the largest value or of the root of the sum of squares. In int8, "l2" runs on
     LiteRT alone.
+    groups: second, fourth and fifth convolution are two groups, as on two GPUs: "together" in one operation, or "split"
+    into one convolution for each group, with bias and ReLU of its own, and a concatenation. The same network: weights
+    of the one form fit the other. Accelerators that know no groups take "split".
     dropout: of both hidden dense layers.  width: multiplies all channels and units. Small images: see `stem`.
-    Second, fourth and fifth convolution are two groups, as on two GPUs.
 
     60,965,224 parameters for 227x227x3 and 1000 classes, as of Caffe's bvlc_alexnet. Kernels start as He et al. 2015
     draw them for ReLU and biases at 0; the paper drew all kernels with a deviation of 0.01.
@@ -73,6 +77,7 @@ def build(
     """
     check_choice("normalization", normalization, get_args(Normalization))
     check_choice("pooling", pooling, get_args(Pooling))
+    check_choice("groups", groups, get_args(Groups))
     check_dropout(dropout)
     check_classes(classes)
     check_input("alexnet", input_shape, smallest=15)
@@ -83,21 +88,21 @@ def build(
     import keras
     from keras import layers
 
-    from emb.layers import GroupedConv2D
-
     pixels, x = raw_pixels(input_shape, preprocessing)
-    for number, (_, kernel, groups, is_normalized, is_pooled) in enumerate(_CONVOLUTIONS, start=1):
-        convolution = layers.Conv2D if groups == 1 else GroupedConv2D
-        x = convolution(
+    for number, (_, kernel, parts, is_normalized, is_pooled) in enumerate(_CONVOLUTIONS, start=1):
+        convolved = _convolved_apart if parts > 1 and groups == "split" else _convolved
+        x = convolved(
+            x,
             channels[number - 1],
-            kernel or first_kernel,
+            name=str(number),
+            groups=parts,
+            batch=normalization == "batch",
+            kernel_size=kernel or first_kernel,
             strides=1 if kernel else first_stride,
             padding="same" if kernel else first_padding,
-            groups=groups,
-            kernel_initializer="he_normal",
-            name=f"conv{number}",
-        )(x)
-        x = _rectified(x, number, normalization=normalization, is_normalized=is_normalized)
+        )
+        if is_normalized and normalization in ("lrn", "lrn-intra"):
+            x = _normalized(x, number, across="channels" if normalization == "lrn" else "space")
         if is_pooled:
             x = _pooled(x, number, pooling=pooling)
     x = layers.Flatten(name="flatten")(x)
@@ -117,17 +122,35 @@ def _channels(width: float) -> list[int]:
     ]
 
 
-def _rectified(x: Any, number: int, *, normalization: Normalization, is_normalized: bool) -> Any:
+def _convolved(x: Any, channels: int, *, name: str, groups: int = 1, batch: bool, **settings: Any) -> Any:
+    """Convolution, batch normalization if `batch`, and ReLU; the layers `conv` + name, `bn` + name, `relu` + name."""
     from keras import layers
 
-    if normalization == "batch":
-        x = batch_normalized(x, epsilon=1e-5, name=f"bn{number}")
-    x = layers.ReLU(name=f"relu{number}")(x)
-    if not is_normalized or normalization in ("batch", "none"):
-        return x
+    from emb.layers import GroupedConv2D
+
+    kind = layers.Conv2D if groups == 1 else GroupedConv2D
+    x = kind(channels, groups=groups, kernel_initializer="he_normal", name=f"conv{name}", **settings)(x)
+    if batch:
+        x = batch_normalized(x, epsilon=1e-5, name=f"bn{name}")
+    return layers.ReLU(name=f"relu{name}")(x)
+
+
+def _convolved_apart(x: Any, channels: int, *, name: str, groups: int, batch: bool, **settings: Any) -> Any:
+    """The same as `_convolved`, but one branch for each group."""
+    from keras import layers
+
+    from emb.layers import ChannelSplit
+
+    branches = [
+        _convolved(part, channels // groups, name=f"{name}_group{group}", batch=batch, **settings)
+        for group, part in enumerate(ChannelSplit(groups, name=f"split{name}")(x), start=1)
+    ]
+    return layers.Concatenate(name=f"join{name}")(branches)
+
+
+def _normalized(x: Any, number: int, *, across: str) -> Any:
     from emb.layers import LocalResponseNormalization
 
-    across = "channels" if normalization == "lrn" else "space"
     return LocalResponseNormalization(across=across, name=f"norm{number}")(x)
 
 

@@ -3,6 +3,7 @@
 Knows neither data nor training.
 """
 
+import math
 from typing import TYPE_CHECKING, Literal, get_args
 
 from emb.errors import SpecError
@@ -34,6 +35,7 @@ def build(
     depth: Depth = 8,
     shortcut: Shortcut = "projection",
     width: float = 1.0,
+    residual_scale: float = 1.0,
     preprocessing: Preprocessing = "unit",
 ) -> "keras.Model":
     """ResNet for (height, width, channels) images, an untrained model from raw pixels to class probabilities.
@@ -47,14 +49,16 @@ def build(
     "identity" with every second pixel and channels of zeros (option A, with which the paper has 20 to 110), "none"
     leaves all shortcuts out: the plain network of the same depth.
     width: multiplies all channels.  preprocessing: "caffe" is what the published weights of 50 to 152 take.
+    residual_scale: what the scales of each block's last normalization begin with. With 0 a block begins as its
+    shortcut, and the deepest networks learn from their first steps on (Goyal et al. 2017, section 5.1).
     Small images: see `stem`.
 
     Trainable parameters at 1000 classes, biases of the dense layer and normalizations' scales and shifts counted:
     18 11,689,512, 34 21,797,672, 50 25,557,032, 101 44,549,160, 152 60,192,808. At 10 classes, 32x32x3 and option
     A: 20 269,722, 32 464,154, 44 658,586, 56 853,018, 110 1,727,962. 8: 78,666, moving statistics counted as well.
 
-    Raises SpecError for fewer than 2 classes, images smaller than 8x8 (8 and 20 to 110: 4x4), an unknown choice, or a
-    width that leaves a layer without channels.
+    Raises SpecError for fewer than 2 classes, images smaller than 8x8 (8 and 20 to 110: 4x4), an unknown choice, a
+    width that leaves a layer without channels, or a residual scale that is negative or leaves a plain network nothing.
     Source: He et al. 2015, "Deep residual learning for image recognition", table 1 and section 4.2; Banbury et al.
     2021, "MLPerf Tiny benchmark", for 8.
     """
@@ -62,11 +66,17 @@ def build(
     check_choice("shortcut", shortcut, get_args(Shortcut))
     check_classes(classes)
     check_input(f"resnet-{depth}", input_shape, smallest=8 if depth in _BLOCKS else 4)
+    _check_residual_scale(residual_scale, shortcut)
 
     import keras
     from keras import layers
 
-    style = Style(shortcut=shortcut, epsilon=_EPSILON_MLPERF if depth == 8 else _EPSILON, biased=depth == 8)
+    style = Style(
+        shortcut=shortcut,
+        epsilon=_EPSILON_MLPERF if depth == 8 else _EPSILON,
+        biased=depth == 8,
+        residual_scale=residual_scale,
+    )
     channels = scaled(64 if depth in _BLOCKS else 16, width=width, layer="conv1")
     pixels, x = raw_pixels(input_shape, preprocessing)
     x = begin(x, channels, kind=_stem(input_shape, depth), style=style)
@@ -105,4 +115,18 @@ def _check_depth(depth: int) -> None:
             f"there is no resnet of depth {depth}",
             why="the published ones have 18 to 152 layers for large images, 6 n + 2 for small ones",
             fix=f"set model.arguments.depth to one of {', '.join(map(str, known))}",
+        )
+
+
+def _check_residual_scale(residual_scale: float, shortcut: Shortcut) -> None:
+    if not (residual_scale >= 0 and math.isfinite(residual_scale)):
+        raise SpecError(
+            f"residual_scale must be 0 or more, not {residual_scale:g}",
+            fix="1 is the usual one, 0 makes each block begin as its shortcut",
+        )
+    if residual_scale == 0 and shortcut == "none":
+        raise SpecError(
+            "a plain network cannot begin with a residual_scale of 0",
+            why="without shortcuts nothing would pass its first block",
+            fix="leave model.arguments.residual_scale out",
         )

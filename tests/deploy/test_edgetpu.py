@@ -70,6 +70,14 @@ GOOD = {
     "dense": one("FULLY_CONNECTED", data=(1, 256), output=(1, 10), constants=(((10, 256), "int8"), ((10,), "int32"))),
     "softmax": one("SOFTMAX", data=(1, 16_000), output=(1, 16_000)),
     "squeeze in front": one("SQUEEZE", data=(1, 1, 8, 4), output=(8, 4)),
+    "padded channels": one("PAD", output=(1, 8, 8, 8), constants=(((4, 2), "int32"),)),
+    "packed rows": one("PACK", more=1, data=(1, 8, 4), output=(1, 2, 8, 4)),
+    "largest of the map": one("REDUCE_MAX", output=(1, 4), constants=(AXES,), axes=(1, 2)),
+    "smallest of the map": one("REDUCE_MIN", output=(1, 4), constants=(AXES,), axes=(1, 2)),
+    "enlarged": one("RESIZE_BILINEAR", output=(1, 16, 16, 4), constants=(((2,), "int32"),)),
+    "enlarged, nearest": one("RESIZE_NEAREST_NEIGHBOR", output=(1, 16, 16, 4), constants=(((2,), "int32"),)),
+    "depthwise": one("DEPTHWISE_CONV_2D", constants=(KERNEL, BIAS), dilation=(2, 2)),
+    "average": one("AVERAGE_POOL_2D"),
     "slice": one("STRIDED_SLICE", constants=(AXES, AXES, AXES), strides=(1, 1, 1, 1)),
     "slopes of channels": one("PRELU", constants=(((1, 1, 4), "int8"),)),
     "unsigned": one("RELU", dtype="uint8"),
@@ -85,10 +93,22 @@ BAD = {
     "rank": (one("RELU", data=(2, 8, 8, 4), output=(2, 8, 8, 4)), RANK, "data0 is 2x8x8x4"),
     "open shape": (one("RELU", data=(1, -1, 8, 4)), UNSPECIFIED, "data0 has an open shape"),
     "uneven dilation": (one("CONV_2D", constants=(KERNEL, BIAS), dilation=(1, 2)), UNSPECIFIED, "1 and 2"),
+    "uneven dilation, depthwise": (
+        one("DEPTHWISE_CONV_2D", constants=(KERNEL, BIAS), dilation=(2, 1)),
+        UNSPECIFIED,
+        "2 and 1",
+    ),
     "groups": (one("CONV_2D", constants=(((4, 3, 3, 2), "int8"), BIAS), groups=2), UNSPECIFIED, "2 groups"),
     "flowing weights": (one("CONV_2D", more=1, constants=(BIAS,)), UNSPECIFIED, "data1 is computed"),
     "fused pooling": (one("AVERAGE_POOL_2D", activation="RELU"), UNSPECIFIED, "fused activation: RELU"),
     "fused concatenation": (one("CONCATENATION", more=1, activation="RELU6"), UNSPECIFIED, "RELU6"),
+    "fused largest": (one("MAX_POOL_2D", activation="RELU6"), UNSPECIFIED, "fused activation: RELU6"),
+    # Of zeros it would be mapped; what a constant holds is not in the graph.
+    "concatenation with one constant": (
+        one("CONCATENATION", constants=((MAP, "int8"),)),
+        UNSPECIFIED,
+        "2 inputs, constant0 is constant",
+    ),
     "concatenation with constants": (
         one("CONCATENATION", more=1, constants=((MAP, "int8"),)),
         UNSPECIFIED,
@@ -117,17 +137,67 @@ BAD = {
         UNSPECIFIED,
         "1 becomes 3",
     ),
+    "packed batch": (one("PACK", more=2, data=(1, 4), output=(3, 1, 4)), UNSPECIFIED, "1 becomes 3"),
+    "packed batch of lines": (one("PACK", more=2, data=(4,), output=(3, 4)), UNSPECIFIED, "4 becomes 3"),
+    "largest of the batch": (
+        one("REDUCE_MAX", output=(8, 8, 4), constants=(AXES,), axes=(0, 1)),
+        UNSPECIFIED,
+        "the axis 0",
+    ),
+    "smallest of the batch": (
+        one("REDUCE_MIN", output=(8, 8, 4), constants=(AXES,), axes=(0,)),
+        UNSPECIFIED,
+        "the axis 0",
+    ),
+    "enlarged stack": (
+        one("RESIZE_BILINEAR", data=(2, 8, 8, 4), output=(2, 16, 16, 4), constants=(((2,), "int32"),)),
+        RANK,
+        "data0 is 2x8x8x4",
+    ),
     "squeeze behind": (one("SQUEEZE", data=(1, 8, 1, 4), output=(8, 4)), UNSPECIFIED, "1x8x1x4 becomes 8x4"),
     "strides": (
         one("STRIDED_SLICE", constants=(AXES, AXES, AXES), strides=(1, 2, 1, 1)),
         UNSPECIFIED,
         "strides (1, 2, 1, 1)",
     ),
+    "ellipsis": (one("STRIDED_SLICE", strides=(1,), ellipsis_mask=2), UNSPECIFIED, "ellipsis_mask"),
     "new axis": (one("STRIDED_SLICE", strides=(1,), new_axis_mask=1), UNSPECIFIED, "new_axis_mask"),
     "slopes of positions": (one("PRELU", constants=(((8, 8, 4), "int8"),)), UNSPECIFIED, "8x8x4"),
     "no such operation": (one("RSQRT"), UNSUPPORTED, ""),
     "LRN": (one("LOCAL_RESPONSE_NORMALIZATION", dtype="float32"), UNSUPPORTED, ""),
 }
+
+
+# Kinds that Coral's table lists without a limit of their own, and what they do to an 8x8x4 map.
+UNLIMITED = {
+    "LOGISTIC": {}, "RELU": {}, "RELU6": {}, "RELU_N1_TO_1": {}, "TANH": {}, "L2_NORMALIZATION": {}, "QUANTIZE": {},
+    "ADD": {"more": 1}, "SUB": {"more": 1}, "MUL": {"more": 1}, "MAXIMUM": {"more": 1}, "MINIMUM": {"more": 1},
+    "RESHAPE": {"output": (1, 256)}, "SLICE": {"output": (1, 8, 8, 2)}, "SPLIT": {"output": (1, 8, 8, 2)},
+    "SPACE_TO_DEPTH": {"output": (1, 4, 4, 16)}, "EXPAND_DIMS": {"data": (8, 4), "output": (1, 8, 4)},
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": {"data": (1, 8, 4), "output": (1, 8, 4)},
+}  # fmt: skip
+
+# What no list names, among it all that normalizes responses, divides, or turns axes around.
+UNKNOWN_KINDS = (
+    "RSQRT", "SQRT", "POW", "SQUARE", "DIV", "EXP", "LOCAL_RESPONSE_NORMALIZATION", "L2_POOL_2D", "TRANSPOSE",
+    "LEAKY_RELU", "ELU", "HARD_SWISH", "GATHER", "DEQUANTIZE", "BIDIRECTIONAL_SEQUENCE_LSTM", "CUSTOM",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNLIMITED)
+def test_what_has_no_limit_of_its_own_is_mapped_and_must_be_of_8_bits(kind: str) -> None:
+    assert said(one(kind, **UNLIMITED[kind])) == (MAPPED, "")
+    assert said(one(kind, **UNLIMITED[kind], dtype="float32"))[0] == DATA_TYPE
+
+
+@pytest.mark.parametrize("kind", UNKNOWN_KINDS)
+def test_what_no_list_names_is_not_supported(kind: str) -> None:
+    assert said(one(kind)) == (UNSUPPORTED, "")
+
+
+def test_every_kind_that_the_prediction_maps_is_mapped_by_some_test() -> None:
+    tested = {graph.operations[0].kind for graph in GOOD.values()} | set(UNLIMITED)
+    assert set(edgetpu.LIMITS) == tested
 
 
 @pytest.mark.parametrize("graph", GOOD.values(), ids=GOOD)
@@ -197,20 +267,6 @@ def test_parameters_of_the_mapped_part_alone_want_the_cache() -> None:
     assert predict(chain("CONV_2D", "CONV_2D")).parameter_bytes == 2 * (144 + 4 * 8)
     assert predict(chain("CONV_2D", "RSQRT", "CONV_2D")).parameter_bytes == 144 + 4 * 8
     assert predict(chain("RSQRT", "CONV_2D")).parameter_bytes == 0
-
-
-def test_the_remedy_is_that_of_the_fault_and_not_of_the_kind() -> None:
-    remedies = {}
-    for name in ("float", "groups", "uneven dilation", "no such operation"):
-        graph = BAD[name][0]
-        remedies[name] = edgetpu.remedy(predict(graph).placements[0])
-    assert remedies == {
-        "float": "give the int8 .tflite of the same model",
-        "groups": "split it into one convolution for each group",
-        "uneven dilation": "replace that layer",
-        "no such operation": "local response normalization has no form there: in a recipe, "
-        "--set model.arguments.normalization=batch",
-    }
 
 
 def test_all_of_it() -> None:

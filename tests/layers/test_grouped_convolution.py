@@ -1,4 +1,4 @@
-"""The convolution in groups: Keras's own in weights, outputs, gradients and files."""
+"""The convolution in groups, Keras's own in weights, outputs, gradients and files; and what splits it up."""
 
 from __future__ import annotations
 
@@ -60,3 +60,35 @@ def test_it_is_exported_as_one_convolution(tmp_path, file_format):
     operations = [operation.kind for operation in read(path).operations]
     assert operations.count("CONV_2D") == 1
     assert "CONCATENATION" not in operations
+
+
+def test_channels_are_split_in_order_and_come_back_from_a_file(tmp_path):
+    import keras
+
+    from emb.layers import ChannelSplit
+
+    x = keras.Input((2, 2, 6))
+    model = keras.Model(x, ChannelSplit(3, name="thirds")(x))
+    model.save(tmp_path / "model.keras")
+    values = np.arange(24, dtype=np.float32).reshape(1, 2, 2, 6)
+    parts = keras.models.load_model(tmp_path / "model.keras")(values)
+    assert [np.asarray(part)[0, 0, 0].tolist() for part in parts] == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("file_format", ["tflite", "onnx"])
+def test_a_split_is_exported_as_one_operation(tmp_path, file_format):
+    import keras
+    from keras import layers
+
+    from emb.export import onnx, tflite
+    from emb.graph.files import read
+    from emb.layers import ChannelSplit
+
+    x = keras.Input((8, 8, 4))
+    y = layers.Conv2D(4, 3, name="first")(x)
+    branches = [layers.Conv2D(2, 3, activation="relu")(part) for part in ChannelSplit(2, name="halves")(y)]
+    y = layers.Dense(2, activation="softmax")(layers.Flatten()(layers.Concatenate()(branches)))
+    path = tmp_path / f"model.{file_format}"
+    {"tflite": tflite, "onnx": onnx}[file_format].export(keras.Model(x, y), path)
+    operations = [operation.kind for operation in read(path).operations]
+    assert [operations.count(kind) for kind in ("SPLIT", "CONV_2D", "CONCATENATION")] == [1, 3, 1]

@@ -131,7 +131,7 @@ def test_an_accelerator_that_takes_no_multiplication(emb: Any) -> None:
         "build", "googlenet-cifar10", "--set", "model.arguments.normalization=lrn", "--set",
         "model.arguments.width=0.25", *SHORT, "--target", "coral-usb-pc", expect=2,
     )  # fmt: skip
-    assert "operations of googlenet-cifar10 run on coral-usb-pc's accelerator\n" in done.stderr
+    assert "operations of googlenet-cifar10 run on coral-usb-pc's accelerator, as predicted\n" in done.stderr
     assert "  why: RSQRT norm1: Operation not supported\n" in done.stderr
     assert "--set model.arguments.normalization=batch" in done.stderr
     assert "epoch" not in done.stderr

@@ -20,6 +20,7 @@ SMALL = {"input_shape": (32, 32, 3), "classes": 10}
 PARAMETERS = [
     ("alexnet", 227, {}, 60_965_224),
     ("alexnet", 227, {"normalization": "lrn-intra", "pooling": "l2"}, 60_965_224),
+    ("alexnet", 227, {"groups": "split"}, 60_965_224),
     ("alexnet", 227, {"normalization": "batch"}, 60_965_224 + 2 * (96 + 256 + 384 + 384 + 256)),
     ("overfeat", 231, {}, 145_920_872),
     ("vgg", 224, {"depth": 11}, 132_863_336),

@@ -131,6 +131,39 @@ def test_identity_shortcut_survives_a_file(tmp_path):
     np.testing.assert_array_equal(np.asarray(read_back(images)), np.asarray(model(images)))
 
 
+@pytest.mark.parametrize(("depth", "last"), [(20, "bn2"), (50, "bn3")])
+def test_blocks_that_begin_as_their_shortcut(depth, last):
+    import keras
+
+    model = resnet.build(**SMALL, depth=depth, width=0.1, residual_scale=0)
+    scales = {layer.name: np.asarray(layer.gamma) for layer in model.layers if "_bn" in layer.name}
+    assert all(
+        (scale == (0 if name.endswith(last) else 1)).all() for name, scale in scales.items() if "short" not in name
+    )
+    block = "stage1_block2"
+    before = model.get_layer("stage1_block1_relu").output
+    ends = keras.Model(model.input, [before, model.get_layer(f"{block}_relu").output])
+    given, result = map(np.asarray, ends(np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3))))
+    np.testing.assert_array_equal(result, given)
+    assert given.any()
+
+
+def test_residual_scales_that_cannot_be():
+    with pytest.raises(SpecError) as caught:
+        resnet.build(**SMALL, residual_scale=-0.5)
+    assert str(caught.value) == (
+        "residual_scale must be 0 or more, not -0.5\n"
+        "  fix: 1 is the usual one, 0 makes each block begin as its shortcut"
+    )
+    with pytest.raises(SpecError) as caught:
+        resnet.build(**SMALL, depth=20, shortcut="none", residual_scale=0)
+    assert str(caught.value) == (
+        "a plain network cannot begin with a residual_scale of 0\n"
+        "  why: without shortcuts nothing would pass its first block\n"
+        "  fix: leave model.arguments.residual_scale out"
+    )
+
+
 def test_projection_only_where_the_shape_changes():
     assert _projections(resnet.build(**SMALL, depth=18, width=0.1)) == ["stage2", "stage3", "stage4"]
     # The first bottleneck of the first stage widens.
