@@ -47,6 +47,7 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/mnist_accuracy.py
 	$(BIN)/python benchmarks/vanishing_gradients.py
 	$(BIN)/python benchmarks/full_size.py
+	$(BIN)/python benchmarks/activation_memory.py
 
 # uv writes one lock for all Python versions; it is fetched for this target alone.
 lock:

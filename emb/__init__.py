@@ -28,6 +28,8 @@ def build(
     trust_model: bool = False,
     backend: str | None = None,
     devices: int | str | None = None,
+    target: str | None = None,
+    force: bool = False,
     **fields: Any,
 ) -> Report:
     """What `emb build` does, as a function; the report comes back as a value.
@@ -37,6 +39,7 @@ def build(
     data: a data set's name, a folder with one directory per class, or a .npz file.
     output: where to write; builds/<name>-<schemes> by default.
     backend, devices: what to train on, "tensorflow" or "jax", and on how many devices (a number or "all").
+    target: a target's name or .toml file; a model that does not fit it is refused.  force: build it all the same.
     fields: any other field of the recipe, its dots as two underscores: train__epochs=3.
     Raises emb.errors.EmbError; what fails for one file on one runtime stands in `report.errors`.
     """
@@ -50,6 +53,8 @@ def build(
         trust_model=trust_model,
         backend=backend,
         devices=devices,
+        target=target,
+        force=force,
         output_directory=Path(output) if output is not None else None,
         overrides={"quantize.schemes": schemes} | {key.replace("__", "."): value for key, value in fields.items()},
     )

@@ -23,6 +23,7 @@ from emb.cli.options import (
     TrustModel,
     Weights,
     complete_recipe,
+    complete_target,
 )
 
 
@@ -66,6 +67,17 @@ def build(
     assignments: Assignments = None,
     backend: Backend = None,
     devices: Devices = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Build for a target; refused, before the training, if the model does not fit it.",
+            autocompletion=complete_target,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build what does not fit the target, and let the report say so.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write; builds/<name>-<schemes> by default.")
     ] = None,
@@ -104,6 +116,8 @@ def build(
             listener=bars,
             backend=backend,
             devices=devices,
+            target=target,
+            force=force,
         )
     if as_json:
         print_json(report.to_json())

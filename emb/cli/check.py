@@ -70,6 +70,8 @@ def _table(found: Check) -> Table:
 
 
 def _lines(found: Check) -> list[str]:
+    from emb.report.target import latency_line, npu_line
+
     target = found.target
     limits = [
         f"{limit:,} bytes of {what}"
@@ -84,26 +86,28 @@ def _lines(found: Check) -> list[str]:
     if found.forms_taken:
         taken = " and ".join(f"model.arguments.{name}={value}" for name, value in found.forms_taken.items())
         lines.append(f"with {taken}, the forms that the accelerator takes")
-    if found.arena_bytes is not None:
+    if found.arena_bytes is not None and found.npu is None:
         lines.append(f"activations: {found.arena_bytes:,} bytes planned, most of them around {found.fullest}")
     if limits:
         lines.append(f"the target has {' and '.join(limits)}")
-    if target.accelerator.kind != "none":
+    if found.npu is not None:
+        on_npu = sum(placement.device != "cpu" for placement in found.placements)
+        sram = f"{target.accelerator.sram_bytes:,} bytes of SRAM"
+        lines.append(f"{on_npu} of {len(found.placements)} operations on the accelerator, which may use {sram}")
+        lines.append(npu_line(found.npu))
+    elif target.accelerator.kind != "none":
         mapped = sum(placement.device != "cpu" for placement in found.placements)
         lines.append(
             f"predicted: {mapped} of {len(found.placements)} operations on the accelerator, "
             f"{found.cached_bytes:,} bytes of parameters on its chip, {found.streamed_bytes:,} streamed for every image"
         )
         lines += _compiler_lines(found)
-    if found.faults:
+    if found.latency is not None:
+        lines.append(latency_line(found.latency))
+    elif found.faults:
         lines.append("latency: no estimate for a model that does not fit")
-    elif found.latency is None:
+    elif found.npu is None:
         lines.append("latency: no estimate, as none is published for this target and a network of similar size")
-    else:
-        lowest, highest = (value / 1000 for value in (found.latency.lowest_us, found.latency.highest_us))
-        lines.append(
-            f"latency: {lowest:.3g} to {highest:.3g} ms, an estimate and no measurement: {found.latency.source}"
-        )
     for fault in found.faults:
         lines += [f"does not fit: {fault.what}", f"  why: {fault.why}", f"  fix: {fault.fix}"]
     return lines if found.faults else [*lines, "fits"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from emb.spec.fit import Estimate
 from emb.spec.target import Prior
 
 FARTHEST = 4.0
@@ -13,15 +13,6 @@ FARTHEST = 4.0
 LITTLE_STREAMED_BYTES = 2 * 2**20
 """What takes little of the time. On the Dev Board, the published networks that stream 19 MB or more take 2.6 to 2.9 ms
 for each of them; DenseNet-121, with 1.6 MB, takes its 25 ms for other reasons, and in between there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """lowest_us, highest_us: of one image.  source: what they follow from."""
-
-    lowest_us: float
-    highest_us: float
-    source: str
 
 
 def estimate(macs: int, priors: Sequence[Prior], *, streamed_bytes: int = 0) -> Estimate | None:

@@ -8,6 +8,7 @@ float side of QUANTIZE and DEQUANTIZE and the activation function behind an oper
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emb.graph.model import ABSENT, Graph, constants, consumers, producers
@@ -29,9 +30,13 @@ class Lifetime:
     last: int
 
 
-def lifetimes(graph: Graph) -> tuple[Lifetime, ...]:
-    """The buffers of all activations, in the order in which they are first written. Constants have none."""
-    owners = _owners(graph)
+def lifetimes(graph: Graph, *, owners: Mapping[int, int] | None = None) -> tuple[Lifetime, ...]:
+    """The buffers of all activations, in the order in which they are first written. Constants have none.
+
+    owners: tensor -> the tensor in whose buffer it lives, for all that share one; by default what needs no memory
+    of its own, see the module.
+    """
+    owners = _owners(graph) if owners is None else owners
     fixed = constants(graph)
     end = max(len(graph.operations) - 1, 0)
     first: dict[int, int] = {}

@@ -10,14 +10,17 @@ from typing import Any
 
 from emb import data as data_sets
 from emb.bench import describe_machine, machine_digest
-from emb.errors import EmbError, ModelError
+from emb.errors import EmbError, ModelError, SpecError
 from emb.pipeline import output, pretrained
+from emb.pipeline.digests import digest_of_path
 from emb.pipeline.engine import Engine, choose_engine, keras_on_tensorflow
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.plan import Plan, plan
+from emb.pipeline.recipes import load_target
 from emb.pipeline.request import data_request, resolve
 from emb.pipeline.rows import assemble
 from emb.pipeline.stage import Context, Listener, Silence, Stage, Work, code_digest, versions
+from emb.pipeline.targeting import Aim
 from emb.spec.recipe import Recipe
 from emb.spec.report import Report
 from emb.store import Artifact, Step, Store
@@ -47,6 +50,8 @@ def build(
     listener: Listener | None = None,
     backend: str | None = None,
     devices: int | str | None = None,
+    target: str | None = None,
+    force: bool = False,
 ) -> Report:
     """Build a recipe or somebody's own model: train, quantize, export, check, verify, measure, report.
 
@@ -55,22 +60,37 @@ def build(
     overrides: dotted field -> value, e.g. {"train.epochs": 3}.  assignments: the same as texts, "train.epochs=3".
     output_directory: builds/<name>-<schemes> by default.
     backend, devices: what to train on, see `choose_engine`.
+    target: a target's name or .toml file. What does not fit it is refused, before the training where that can be
+    known; with `force` it is built all the same, and the report says what does not fit.
 
     What fails for one file on one runtime stands in `errors` of the report; everything else raises EmbError,
     and nothing is written then.
     """
     wanted = resolve(str(recipe), data=data, overrides=overrides, assignments=assignments)
-    target = output.directory_for(wanted, output_directory)
+    directory = output.directory_for(wanted, output_directory)
+    aim = _aim_at(target, force=force)
     engine = engine_for(wanted, backend=backend, devices=devices)
     with keras_on_tensorflow():
-        output.require_replaceable(target)
-        ready = prepare(wanted, engine, data_dir=data_dir, trust_model=trust_model, listener=listener)
+        output.require_replaceable(directory)
+        ready = prepare(wanted, engine, data_dir=data_dir, trust_model=trust_model, listener=listener, aim=aim)
         done, failures = run(ready)
         report = assemble(
-            ready.plan, done, failures, recipe=ready.recipe, data_digest=ready.data_digest, directory=target
+            ready.plan, done, failures, recipe=ready.recipe, data_digest=ready.data_digest, directory=directory
         )
         output.write(report, ready.plan, done, recipe=ready.recipe)
     return report
+
+
+def _aim_at(target: str | None, *, force: bool) -> Aim | None:
+    if target is not None:
+        return Aim(target=load_target(target), force=force)
+    if force:
+        raise SpecError(
+            "--force does not apply to a build without a target",
+            why="it goes on where a model does not fit its target",
+            fix="leave it out, or name the target: --target NAME",
+        )
+    return None
 
 
 def engine_for(recipe: Recipe, *, backend: str | None, devices: int | str | None) -> Engine:
@@ -88,13 +108,14 @@ def prepare(
     trust_model: bool,
     listener: Listener | None,
     gradients: bool = False,
+    aim: Aim | None = None,
 ) -> Prepared:
     """Look at the model and the data and plan the stages. Raises EmbError for whatever cannot be built."""
     store = Store()
     listener = listener or Silence()
     model_digest = ""
     if recipe.model.file:
-        model_digest = output.digest_of_path(Path(recipe.model.file))
+        model_digest = digest_of_path(Path(recipe.model.file))
         recipe = _with_shape_of_model(recipe, store, model_digest=model_digest, trust_model=trust_model)
     recipe = pretrained.prepared(recipe)
     weights = pretrained.fetch(recipe, progress=listener.downloading)
@@ -104,10 +125,11 @@ def prepare(
     planned = plan(
         recipe,
         data_digest=data_digest,
-        model_digest=output.digest_of_path(weights) if weights else model_digest,
+        model_digest=digest_of_path(weights) if weights else model_digest,
         machine_digest=machine_digest(describe_machine()),
         engine=engine,
         gradients=gradients,
+        aim=aim,
     )
     return Prepared(recipe=recipe, engine=engine, plan=planned, context=context, store=store, data_digest=data_digest)
 

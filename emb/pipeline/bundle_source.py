@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from emb.errors import ModelError, SpecError
-from emb.pipeline.check import check_graph
+from emb.pipeline.check import check_model
 from emb.pipeline.classify import image_shape
 from emb.pipeline.deliverable import Deliverable, find
 from emb.pipeline.json_files import read_json
@@ -79,8 +79,8 @@ def _require_untouched(path: Path, digest: str, *, copy: Path | None = None) -> 
 
 def require_fit(chosen: Deliverable, target: Target) -> None:
     """Raises ModelError if the model breaks the target's contract, as `emb check` says it."""
-    bytes_of_file = chosen.path.stat().st_size
-    faults = check_graph(chosen.graph, source=chosen.path.name, target=target, file_bytes=bytes_of_file).faults
+    path, model = chosen.path, chosen.recipe.get("model", {})
+    faults = check_model(path, source=path.name, file=str(path), target=target, model=model).faults
     if faults:
         raise ModelError(
             f"{chosen.path.name} does not fit {target.name}: {faults[0].what}",

@@ -1,7 +1,4 @@
-"""What `emb check` says: whether a model keeps a target's contract, known before it is trained. Runs no model.
-
-A recipe is converted with untrained weights, which decide neither operations nor sizes.
-"""
+"""What `emb check` says: whether a model keeps a target's contract, known before it is trained. Runs no model."""
 
 from __future__ import annotations
 
@@ -10,31 +7,26 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from emb.deploy import edgetpu
 from emb.deploy.edgetpu_compiler import Compilation
-from emb.deploy.estimate import Estimate, estimate
-from emb.errors import SpecError
+from emb.deploy.estimate import estimate
+from emb.errors import ModelError, SpecError
 from emb.graph import files
 from emb.graph.arena import plan
 from emb.graph.cost import cost
 from emb.graph.model import Graph
 from emb.pipeline import edgetpu as edgetpu_check
+from emb.pipeline import ethosu, untrained
 from emb.pipeline.deliverable import find
-from emb.pipeline.fault import Fault
-from emb.pipeline.json_files import read_json, write_json
+from emb.pipeline.ethosu import CompiledFile
 from emb.pipeline.recipes import load_recipe, load_target
 from emb.runtimes import RUNTIMES
 from emb.spec.decode import parse_assignment
+from emb.spec.fit import Estimate, Fault
+from emb.spec.npu import NpuEstimate
 from emb.spec.placement import Placement
 from emb.spec.recipe import Recipe
 from emb.spec.target import Target
-from emb.store import Artifact, Step, Store
-
-# Of generated images; the ranges they give decide no operation and no size.
-_CALIBRATION_IMAGES = 8
-_MODEL, _LAYERS = "model.tflite", "layers.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +36,8 @@ class Check:
     arena_bytes: planned for the activations, None if a shape is open.  fullest: the operation during which most are
     alive.  cached_bytes, streamed_bytes: parameters on the accelerator's chip, and those sent at every inference; a
     prediction, 0 without such an accelerator.
-    compilation: what the accelerator's compiler made of the file, None where it is not at hand, or failed, which is a
+    npu: what Vela says of an Ethos-U, None on another target; what the processor does is not in it.
+    compilation: what the Edge TPU's compiler made of the file, None where it is not at hand, or failed, which is a
     fault then.  compile_command: with which the file is compiled where the compiler is, if it is not here; else "".
     forms: arguments of the recipe's model that must change for the accelerator to take it, by name; None if it is not
     known what built the file.  forms_taken: those that `check` changed.
@@ -61,6 +54,7 @@ class Check:
     streamed_bytes: int
     latency: Estimate | None
     faults: tuple[Fault, ...]
+    npu: NpuEstimate | None = None
     compilation: Compilation | None = None
     compile_command: str = ""
     forms: Mapping[str, str] | None = None
@@ -80,6 +74,7 @@ class Check:
             "cached_bytes": self.cached_bytes,
             "streamed_bytes": self.streamed_bytes,
             "latency_us": self.latency and asdict(self.latency),
+            "npu": self.npu and asdict(self.npu),
             "placements": [asdict(placement) for placement in self.placements],
             "compiled": self.compilation and edgetpu_check.to_json(self.compilation),
             "compile_command": self.compile_command,
@@ -122,28 +117,37 @@ def check(
         recipe = _recipe(source, assignments)
         if forms:
             recipe, taken = edgetpu_check.in_forms(recipe, machine)
-        converted = _converted(recipe, data_dir=data_dir, classes=classes)
-        path, layers = converted.path(_MODEL), tuple(read_json(converted.path(_LAYERS)))
+        path, layers = _converted(recipe, data_dir=data_dir, classes=classes)
         file, model = f"{recipe.name}-int8.tflite", asdict(recipe.model)
     checked = check_model(path, source=source, file=file, target=machine, layers=layers, model=model)
     return replace(checked, forms_taken=taken)
 
 
 def check_model(
-    path: Path, *, source: str, file: str, target: Target, layers: Sequence[str] = (), model: Mapping[str, Any]
+    path: Path,
+    *,
+    source: str,
+    file: str,
+    target: Target,
+    layers: Sequence[str] = (),
+    model: Mapping[str, Any],
+    compiled: CompiledFile | None = None,
 ) -> Check:
     """The same for a .tflite or .onnx file. source: what messages call it.  file: its path or name for the user.
 
     layers: of the Keras model that it was made of.  model: the recipe's [model] that built it; empty if not known.
+    compiled: by Vela, if that was done already.
     """
     graph, file_bytes = files.read(path), path.stat().st_size
-    arena = plan(graph, alignment_bytes=target.alignment_bytes)
+    if target.accelerator.kind == ethosu.KIND:
+        compiled = compiled or ethosu.compiled(path, target.accelerator)
+    arena = plan(graph, arena=target.arena)
     fullest = ""
     if arena and graph.operations:
         name = graph.operations[arena.fullest].name
         fullest = layer_of(name, layers) or name
     macs = cost(graph).macs
-    placements, parameter_bytes = _placements(graph, target)
+    placements, parameter_bytes = _placements(graph, target, compiled)
     placements = tuple(replace(placement, layer=layer_of(placement.operation, layers)) for placement in placements)
     verdict = edgetpu_check.Verdict()
     if target.accelerator.kind == edgetpu_check.KIND:
@@ -152,11 +156,11 @@ def check_model(
     cached_bytes = min(parameter_bytes, target.accelerator.cache_bytes)
     streamed_bytes = parameter_bytes - cached_bytes
     arena_bytes = arena.arena_bytes if arena else None
-    faults = (
-        *_format_faults(graph, source, target),
-        *_memory_faults(source, target, file_bytes=file_bytes, arena_bytes=arena_bytes, fullest=fullest),
-        *verdict.faults,
-    )
+    if compiled is None:
+        needs = _memory_faults(source, target, file_bytes=file_bytes, arena_bytes=arena_bytes, fullest=fullest)
+    else:
+        needs = ethosu.faults(source, target, compiled.estimate, placements, fullest=fullest)
+    faults = (*_format_faults(graph, source, target), *needs, *verdict.faults)
     return Check(
         source=source,
         target=target,
@@ -170,9 +174,23 @@ def check_model(
         # The published latencies are those of networks that fit.
         latency=None if faults else estimate(macs, target.priors, streamed_bytes=streamed_bytes),
         faults=faults,
+        npu=compiled.estimate if compiled else None,
         compilation=verdict.compilation,
         compile_command=verdict.compile_command,
         forms=verdict.forms,
+    )
+
+
+def require_fit(found: Check) -> None:
+    """Raises ModelError, naming the layer and the remedy, if what was checked does not fit its target."""
+    if not found.faults:
+        return
+    whys = [f"{fault.what}: {fault.why}" if number else fault.why for number, fault in enumerate(found.faults)]
+    fixes = dict.fromkeys(fault.fix for fault in found.faults)
+    raise ModelError(
+        found.faults[0].what,
+        why="\n       ".join(whys),
+        fix="\n       ".join((*fixes, "or build it all the same, with --force")),
     )
 
 
@@ -190,8 +208,10 @@ def layer_of(operation: str, layers: Sequence[str]) -> str:
     return ""
 
 
-def _placements(graph: Graph, target: Target) -> tuple[tuple[Placement, ...], int]:
+def _placements(graph: Graph, target: Target, compiled: CompiledFile | None) -> tuple[tuple[Placement, ...], int]:
     """Every operation's place, and the bytes of parameters that the accelerator wants to keep."""
+    if compiled is not None:
+        return compiled.placements, 0
     if target.accelerator.kind == "edge-tpu":
         mapping = edgetpu.predict(graph)
         return mapping.placements, mapping.parameter_bytes
@@ -250,10 +270,8 @@ def _recipe(source: str, assignments: Sequence[str]) -> Recipe:
     return load_recipe(source, changes=[parse_assignment(text) for text in assignments])
 
 
-def _converted(recipe: Recipe, *, data_dir: Path | None, classes: int | None) -> Artifact:
-    """The recipe's int8 .tflite with untrained weights and the names of its layers, from the store or made now."""
+def _converted(recipe: Recipe, *, data_dir: Path | None, classes: int | None) -> tuple[Path, tuple[str, ...]]:
     from emb.pipeline.inspect import images_of
-    from emb.pipeline.stage import code_digest, versions
 
     if recipe.model.file:
         raise SpecError(
@@ -262,52 +280,4 @@ def _converted(recipe: Recipe, *, data_dir: Path | None, classes: int | None) ->
             fix=f"build it (emb build {recipe.name}), and check the .tflite or .onnx file",
         )
     shape, count = images_of(recipe, data_dir=data_dir, classes=classes)
-    step = Step(
-        name="check",
-        parameters={
-            "model": asdict(recipe.model),
-            "shape": list(shape),
-            "classes": count,
-            "softmax": recipe.export.softmax,
-        },
-        tools=versions(("keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer")),
-        code=code_digest(("zoo", "layers", "export", "quantize", "graph", "pipeline/check.py")),
-    )
-
-    def work(folder: Path) -> None:
-        _convert(recipe, folder, shape=shape, classes=count)
-
-    return Store().run(step, work)
-
-
-def _convert(recipe: Recipe, folder: Path, *, shape: tuple[int, int, int], classes: int) -> None:
-    from emb.export import printing_to_log
-    from emb.pipeline.engine import keras_on_tensorflow
-
-    with keras_on_tensorflow(), printing_to_log():
-        import keras
-
-        from emb.export.source import open_source, without_softmax
-        from emb.quantize import SCHEMES, quantize_tflite
-        from emb.train import without_auxiliaries
-        from emb.zoo import ZOO
-
-        keras.utils.set_random_seed(0)
-        model = ZOO.get(recipe.model.builder).build(input_shape=shape, classes=classes, **dict(recipe.model.arguments))
-        model = without_auxiliaries(model)
-        rng = np.random.default_rng(0)
-        for variable in model.weights:
-            # Converters leave out biases that are zero everywhere, which none is after a training.
-            if len(variable.shape) == 1:
-                variable.assign(variable + rng.uniform(0.01, 0.02, variable.shape))
-        write_json(folder / _LAYERS, [layer.name for layer in model.layers])
-        model.save(folder / "model.keras")
-        source = open_source(folder / "model.keras")
-        if recipe.export.softmax == "drop":
-            source = without_softmax(source)
-        source.write(folder / "float.tflite", file_format="tflite")
-        images = rng.integers(0, 256, (_CALIBRATION_IMAGES, *shape), dtype=np.uint8)
-        scheme = SCHEMES.get("int8").SCHEME
-        quantize_tflite(folder / "float.tflite", folder / _MODEL, scheme=scheme, calibration=images)
-        for name in ("model.keras", "float.tflite"):
-            (folder / name).unlink()
+    return untrained.model_of(untrained.converted(recipe, shape=shape, classes=count))

@@ -15,7 +15,7 @@ from emb.deploy.edgetpu import DATA_TYPE, EdgeTpuMapping
 from emb.deploy.edgetpu_compiler import Compilation
 from emb.errors import ExportError, SpecError
 from emb.graph.vocabulary import PRODUCTS
-from emb.pipeline.fault import Fault
+from emb.spec.fit import Fault
 from emb.spec.placement import Placement
 from emb.spec.recipe import Recipe
 from emb.spec.target import Target

@@ -1,6 +1,7 @@
 """Writes a build's directory: models, contract, labels, golden files, report, manifest. Computes nothing.
 
 lenet-float32.tflite …      the models
+lenet-int8_vela.tflite      the one for the target, compiled for its accelerator (if that has a compiler here)
 contract.json               what each model expects and returns
 labels.txt                  the classes, one a line, in the order of the scores
 report.json, report.md      what was measured
@@ -12,7 +13,6 @@ manifest.json               the recipe, the provenance of every stage, and the s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -21,9 +21,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from emb.errors import ModelError, StoreError
+from emb.errors import StoreError
+from emb.pipeline import ethosu
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.plan import Plan
+from emb.pipeline.target_report import compiled_name
+from emb.pipeline.targeting import COMPILE
 from emb.report import markdown
 from emb.report.curves import training_section
 from emb.spec.contract import Contract, ModelContract, Pixels, TensorContract
@@ -53,21 +56,10 @@ def require_replaceable(target: Path) -> None:
             )
 
 
-def digest_of_path(path: Path) -> str:
-    """sha256 (hex) of a file, or of all files of a folder by name and content."""
-    try:
-        if path.is_file():
-            return sha256_of_file(path)
-        digest = hashlib.sha256()
-        for file in sorted(child for child in path.rglob("*") if child.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of_file(file)}\n".encode())
-        return digest.hexdigest()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}", why=(error.strerror or str(error)).lower(), fix="check it") from error
-
-
 def write(report: Report, planned: Plan, done: Mapping[str, Artifact], *, recipe: Recipe) -> None:
     """Replace the build's directory as a whole."""
+
+    target = planned.deployment.aim.target.name if planned.deployment else None
 
     def fill(folder: Path) -> None:
         _write_models(folder, planned, done)
@@ -84,7 +76,7 @@ def write(report: Report, planned: Plan, done: Mapping[str, Artifact], *, recipe
             shutil.copyfile(done["curves"].path("training.svg"), folder / "training.svg")
             page += training_section(read_json(folder / "history.json")["epochs"], image="training.svg")
         (folder / "report.md").write_text(page, encoding="utf-8")
-        write_json(folder / MANIFEST, manifest(folder, done, recipe))
+        write_json(folder / MANIFEST, manifest(folder, done, recipe, target=target))
 
     replace_directory(report.directory, fill)
 
@@ -93,6 +85,8 @@ def _write_models(folder: Path, planned: Plan, done: Mapping[str, Artifact]) -> 
     for file in planned.files:
         if file.check in done:
             shutil.copyfile(done[file.stage].path(f"model.{file.format}"), folder / file.name)
+    if planned.deployment and COMPILE in done:
+        shutil.copyfile(done[COMPILE].path(ethosu.MODEL), folder / compiled_name(planned.deployment.file))
 
 
 def _write_golden(folder: Path, planned: Plan, done: Mapping[str, Artifact]) -> None:
@@ -151,12 +145,18 @@ def _is_measured(artifact: Artifact) -> bool:
     return "skipped" not in read_json(artifact.path("latency.json"))
 
 
-def manifest(folder: Path, done: Mapping[str, Artifact], recipe: Recipe) -> dict[str, Any]:
-    """The recipe, the provenance of every stage and the sha256 of every file that lies in `folder` now."""
+def manifest(
+    folder: Path, done: Mapping[str, Artifact], recipe: Recipe, *, target: str | None = None
+) -> dict[str, Any]:
+    """The recipe, the provenance of every stage and the sha256 of every file that lies in `folder` now.
+
+    target: its name, if it was built for one.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         "emb": version("emb"),
         "recipe": asdict(recipe),
+        **({"target": target} if target else {}),
         "stages": {name: read_json(artifact.directory / MANIFEST) for name, artifact in done.items()},
         "files": {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files},
     }

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from emb.errors import ModelError, SpecError
-from emb.pipeline import planned
+from emb.pipeline import planned, targeting
 from emb.pipeline.engine import Engine
 from emb.pipeline.measuring import ways_to_run
 from emb.pipeline.planned import Format
 from emb.pipeline.stage import Stage
+from emb.pipeline.targeting import Aim, Deployment
 from emb.spec.recipe import Recipe
 from emb.spec.scheme import Scheme
 
@@ -41,10 +42,14 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """stages: in an order that can be followed.  files: what the user gets."""
+    """stages: in an order that can be followed.  files: what the user gets.
+
+    deployment: which of them the target runs, None if none was named.
+    """
 
     stages: tuple[Stage, ...]
     files: tuple[PlannedFile, ...]
+    deployment: Deployment | None = None
 
 
 def plan(
@@ -55,11 +60,12 @@ def plan(
     machine_digest: str,
     engine: Engine,
     gradients: bool,
+    aim: Aim | None = None,
 ) -> Plan:
     """The stages of `recipe`. Digests: of the data's files, of the model or the weights given (or ""), of this machine.
 
     engine: what the model is trained on.  gradients: record their norms; such a training is kept apart from one
-    without, as the two need not end with the same bits.
+    without, as the two need not end with the same bits.  aim: the target that must be able to run it.
     Raises SpecError or ModelError for names and combinations that cannot be built.
     """
     model, model_file = planned.model_stage(
@@ -100,6 +106,14 @@ def plan(
             )
         )
     first = [planned.data_stage(recipe, data_digest)]
+    deployed = targeting.deployment(files, aim, schemes=recipe.quantize.schemes) if aim else None
+    if deployed and deployed.file:
+        chosen = next(file for file in files if file.name == deployed.file)
+        if recipe.train.epochs and chosen.format == "tflite":
+            first.append(targeting.forecast_stage(recipe, deployed.aim, chosen.scheme, model_digest=model_digest))
+        if deployed.is_compiled:
+            made[targeting.COMPILE] = targeting.compile_stage(deployed)
+        made[targeting.FIT] = targeting.fit_stage(deployed)
     if any(file.scheme.calibrated for file in files):
         # Before the training, which would be in vain if there were too few images.
         first.append(planned.calibration_stage(recipe, data_digest))
@@ -107,7 +121,7 @@ def plan(
     if recipe.train.epochs:
         first.append(planned.curves_stage(recipe))
     first.append(planned.reference_stage(recipe, model_file, data_digest=data_digest))
-    return Plan(stages=(*first, *_in_order(made)), files=tuple(files))
+    return Plan(stages=(*first, *_in_order(made)), files=tuple(files), deployment=deployed)
 
 
 def source_format(path: str) -> Literal["keras", "tflite", "onnx"]:
@@ -157,5 +171,5 @@ def _schemes_of(file_format: Format) -> list[str]:
 
 def _in_order(made: dict[str, Stage]) -> list[Stage]:
     """Exports, then checks, then what runs the files; latency last, when nothing else works any more."""
-    groups = ["export", "quantize", "check", "verify", "measure"]
+    groups = ["export", "quantize", "compile", "check", "verify", "measure"]
     return sorted(made.values(), key=lambda stage: groups.index(stage.group))

@@ -15,6 +15,8 @@ from emb.errors import EmbError
 from emb.pipeline.json_files import read_json
 from emb.pipeline.measuring import Timing
 from emb.pipeline.plan import Plan, PlannedFile, PlannedRow
+from emb.pipeline.target_report import target_report
+from emb.pipeline.targeting import FIT
 from emb.spec.recipe import Recipe
 from emb.spec.report import DataSummary, FormatAgreement, Report, Row
 from emb.store import Artifact
@@ -31,6 +33,8 @@ def assemble(
     reference = read_json(done["reference"].path("accuracy.json"))
     rows = []
     errors = [_one_line(file.name, failures[file.check]) for file in planned.files if file.check in failures]
+    if FIT in failures:
+        errors.append(_one_line("the target", failures[FIT]))
     for file in planned.files:
         if file.check in failures:
             continue
@@ -55,6 +59,7 @@ def assemble(
         machine=describe_machine().title,
         notes=(*data["notes"], *_notes_of_model(done)),
         formats=_formats(planned, done, failures),
+        target=target_report(planned, done),
     )
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from emb.report.columns import HEADERS, LEFT_ALIGNED, cells, notes
+from emb.report.target import fault_lines, target_lines
 from emb.spec.report import Report
 
 
 def render(report: Report) -> str:
-    """A page: the table, the notes, errors, the time of each stage and the hashes of the files."""
+    """A page: the table, the notes, the target, errors, the time of each stage and the hashes of the files."""
     aligned = ["---" if index < LEFT_ALIGNED else "---:" for index in range(len(HEADERS))]
     lines = [f"# {report.recipe} on {report.data.name}", "", _line(HEADERS), _line(aligned)]
     lines += [_line(cells(row, reference_accuracy=report.reference_accuracy)) for row in report.rows]
     lines += ["", *(f"- {note}" for note in notes(report))]
+    if report.target:
+        lines += ["", f"## Target: {report.target.name}", ""]
+        lines += [f"- {line}" for line in (*target_lines(report.target), *fault_lines(report.target))]
     if report.errors:
         lines += ["", "## Errors", "", *(f"- {' '.join(error.split())}" for error in report.errors)]
     lines += ["", "## Time", "", "| stage | seconds |", "| --- | ---: |"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emb.report.columns import HEADERS, LEFT_ALIGNED, cells, measuring_notes, notes
+from emb.report.target import fault_lines, target_lines
 from emb.spec.report import BenchReport, Report, Row
 
 if TYPE_CHECKING:
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 def render(report: Report) -> Group:
     """The table, what a reader must know beside it, and where the files are."""
     place = f"{report.directory}" + ("  (nothing had changed)" if report.cached else "")
-    return _page(report.rows, notes(report), report.errors, place, reference_accuracy=report.reference_accuracy)
+    told, faults = notes(report), []
+    if report.target:
+        told += ["", *target_lines(report.target)]
+        faults = fault_lines(report.target)
+    return _page(report.rows, told, report.errors, place, reference_accuracy=report.reference_accuracy, faults=faults)
 
 
 def render_bench(report: BenchReport) -> Group:
@@ -49,7 +54,13 @@ def render_ensemble(report: BenchReport) -> Group:
 
 
 def _page(
-    rows: Iterable[Row], told: Iterable[str], errors: Iterable[str], last: str, *, reference_accuracy: float | None
+    rows: Iterable[Row],
+    told: Iterable[str],
+    errors: Iterable[str],
+    last: str,
+    *,
+    reference_accuracy: float | None,
+    faults: Iterable[str] = (),
 ) -> Group:
     from rich.console import Group
     from rich.text import Text
@@ -60,7 +71,8 @@ def _page(
         left_aligned=LEFT_ALIGNED,
     )
     dim = [Text(line, style="dim") for line in told]
-    failed = [Text(f"error: {error}", style="bold red") for error in errors]
+    failed = [Text(fault, style="bold red") for fault in faults]
+    failed += [Text(f"error: {error}", style="bold red") for error in errors]
     return Group(figures, Text(), *dim, *failed, Text(last, style="bold"))
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from emb.spec.board import BoardRun
+from emb.spec.fit import Estimate, Fault
+from emb.spec.npu import NpuEstimate
+from emb.spec.placement import Placement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,53 @@ class DataSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TargetReport:
+    """What the check of a build for a target found. Nothing of it was measured on the target.
+
+    file: the file that the target would run, "" if none was built that it can.  compiled: what the accelerator's
+    compiler made of it, delivered beside it; "" without one.
+    arena_bytes, fullest: planned for the activations, and the layer around which most are alive; None if a shape is
+    open.  accelerator: its kind, "none" without one.  on_accelerator, operations: how many run there, of how many.
+    on_cpu: those that an accelerator leaves to the processor.
+    other_files: file -> why the target does not run it.
+    """
+
+    name: str
+    summary: str
+    file: str
+    compiled: str
+    faults: tuple[Fault, ...]
+    arena_bytes: int | None
+    fullest: str
+    accelerator: str
+    on_accelerator: int
+    operations: int
+    on_cpu: tuple[Placement, ...]
+    latency: Estimate | None
+    npu: NpuEstimate | None
+    other_files: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The part of `emb build --json` that says whether the build fits its target."""
+        return {
+            "name": self.name,
+            "file": self.file,
+            "compiled": self.compiled or None,
+            "fits": not self.faults,
+            "faults": [asdict(fault) for fault in self.faults],
+            "arena_bytes": self.arena_bytes,
+            "fullest_operation": self.fullest,
+            "accelerator": self.accelerator,
+            "operations_on_accelerator": self.on_accelerator,
+            "operations": self.operations,
+            "on_cpu": [asdict(placement) for placement in self.on_cpu],
+            "latency_us": self.latency and asdict(self.latency),
+            "npu": self.npu and asdict(self.npu),
+            "other_files": dict(self.other_files),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """All that a build says.
 
@@ -111,6 +162,7 @@ class Report:
     reference_accuracy: of the Keras model (or of the user's own float model) over the test split.
     notes: what the user of a model of one's own, or of data with images left out, should know.
     formats: one for each scheme that was measured in more than one format.
+    target: whether it fits the target that it was built for, None if none was named.
     """
 
     recipe: str
@@ -124,9 +176,10 @@ class Report:
     machine: str
     notes: tuple[str, ...] = ()
     formats: tuple[FormatAgreement, ...] = ()
+    target: TargetReport | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `emb build --json`."""
+        """The document of `emb build --json`; "target" is there if one was named."""
         return {
             "recipe": self.recipe,
             "data": {
@@ -142,6 +195,7 @@ class Report:
             "formats": [{"scheme": formats.scheme, "agreement": formats.share} for formats in self.formats],
             "errors": list(self.errors),
             "notes": list(self.notes),
+            **({"target": self.target.to_json()} if self.target else {}),
         }
 
 

@@ -5,22 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+Arena = Literal["tflite", "tflite-micro"]
 Architecture = Literal["any", "x86_64", "aarch64", "armv6-m", "armv7e-m", "armv8.1-m"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:
-    """kind: whose rules decide what runs on it; "none" if the target has none.
+    """kind: whose rules or compiler decide what runs on it; "none" if the target has none.
 
-    cache_bytes: on-chip memory for parameters; what does not fit is streamed at every inference.
+    cache_bytes: of an Edge TPU, on-chip memory for parameters; what does not fit is streamed at every inference.
+    configuration: of an Ethos-U, which one with how many multipliers, e.g. "ethos-u55-128".
+    system_config, memory_mode: of an Ethos-U, the sections of Vela's own Arm/vela.ini that describe its clock, its
+    memories and what lies in which.  sram_bytes: of an Ethos-U, the SRAM that it may use.
     """
 
-    kind: Literal["none", "edge-tpu"] = "none"
+    kind: Literal["none", "edge-tpu", "ethos-u"] = "none"
     cache_bytes: int = 0
+    configuration: str = ""
+    system_config: str = ""
+    memory_mode: str = ""
+    sram_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.cache_bytes < 0:
             raise ValueError("cache_bytes must not be negative")
+        if self.sram_bytes < 0:
+            raise ValueError("sram_bytes must not be negative")
+        for name in ("configuration", "system_config", "memory_mode", "sram_bytes"):
+            if bool(getattr(self, name)) != (self.kind == "ethos-u"):
+                raise ValueError(f"{name} belongs to an Ethos-U, which needs it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +68,7 @@ class Target:
     the smallest one counts.
     flash_bytes: where the model must lie, of a microcontroller; 0 where it lies on a disk or card.
     python: versions for which the runtimes have wheels on this architecture.
-    alignment_bytes: of tensors in the runtime's arena.  source: of processor and memory.
+    arena: of which runtime the activations are laid out.  source: of processor and memory.
     """
 
     name: str
@@ -68,7 +81,7 @@ class Target:
     ram_bytes: int = 0
     flash_bytes: int = 0
     python: tuple[str, ...] = ()
-    alignment_bytes: int = 64
+    arena: Arena = "tflite"
     source: str = ""
     accelerator: Accelerator = field(default_factory=Accelerator)
     priors: tuple[Prior, ...] = ()
@@ -77,5 +90,3 @@ class Target:
         for name in ("cores", "clock_hz", "ram_bytes", "flash_bytes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
-        if self.alignment_bytes < 1:
-            raise ValueError("alignment_bytes must be at least 1")

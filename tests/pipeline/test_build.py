@@ -219,9 +219,17 @@ def test_the_same_seed_gives_the_same_bytes(emb, built, tmp_path: Path):
         assert row["sha256"] == wanted[row["file"]]
 
 
-@pytest.mark.parametrize("command", ["bench", "check", "inspect", "run"])
-def test_commands_on_exported_files_import_no_tensorflow(emb, built, command):
-    more = {"run": ["digit.png"], "check": ["--target", "coral-usb-pc"]}.get(command, [])
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("bench", []),
+        ("check", ["--target", "coral-usb-pc"]),
+        ("check", ["--target", "corstone-300"]),
+        ("inspect", []),
+        ("run", ["digit.png"]),
+    ],
+)
+def test_commands_on_exported_files_import_no_tensorflow(emb, built, command, more):
     Image.fromarray(np.load(emb.home / "built" / "golden" / "images.npy")[0, ..., 0]).save(emb.home / "digit.png")
     program = (
         "import sys; from emb.cli import app\n"

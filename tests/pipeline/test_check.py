@@ -8,7 +8,7 @@ import pytest
 
 from emb.errors import SpecError
 from emb.pipeline.check import check, layer_of
-from emb.pipeline.recipes import load_target, target_names
+from emb.pipeline.recipes import load_target, shelf, target_names
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +25,8 @@ def test_every_target_says_where_it_comes_from(name: str) -> None:
 def test_a_small_network_fits_a_microcontroller() -> None:
     found = check("lenet", target="arduino-nano33-ble", classes=10)
     assert found.faults == ()
-    # The first pooling's input of 28x28x6 and output of 14x14x6.
-    assert found.arena_bytes == 28 * 28 * 6 + 14 * 14 * 6
+    # The first pooling's input of 28x28x6 and output of 14x14x6, which takes whole multiples of 16 bytes.
+    assert found.arena_bytes == 28 * 28 * 6 + 14 * 14 * 6 + 8
     assert found.fullest == "pool1"
     assert found.latency is None
 
@@ -54,6 +54,58 @@ def test_lrn_keeps_a_network_from_the_edge_tpu_and_a_substitute_brings_it_there(
     assert substitute.latency is not None
     assert substitute.latency.lowest_us < substitute.latency.highest_us
     assert "Coral" in substitute.latency.source
+
+
+@pytest.mark.parametrize("board", ["corstone-300", "imx93", "corstone-320"])
+def test_a_network_runs_on_an_ethos_u(board: str) -> None:
+    found = check("lenet", target=board, classes=10)
+    assert found.faults == ()
+    assert {placement.device for placement in found.placements} == {"ethos-u"}
+    assert {placement.layer for placement in found.placements} >= {"conv1", "pool2", "scores"}
+    assert found.latency is None
+    npu = found.to_json()["npu"]
+    assert npu["compiler"].startswith("Vela 5.")
+    assert npu["sram_bytes"] <= load_target(board).accelerator.sram_bytes
+
+
+def test_what_an_ethos_u_has_no_sram_for_is_refused_with_the_numbers(tmp_path: Any) -> None:
+    path = tmp_path / "small.toml"
+    board = shelf("targets") / "corstone-300.toml"
+    path.write_text(board.read_text().replace("sram_bytes = 2_097_152", "sram_bytes = 4_096"))
+    found = check("lenet", target=str(path), classes=10)
+    assert found.npu is not None
+    assert [fault.what for fault in found.faults] == [
+        f"lenet needs {found.npu.sram_bytes:,} bytes of SRAM; small has 4,096"
+    ]
+    (fault,) = found.faults
+    assert fault.why == f"{found.npu.compiler} counts so for ethos-u55-128; most activations are alive around pool1"
+    assert fault.operation == "pool1"
+
+
+def test_a_network_too_large_for_its_flash_on_an_ethos_u(tmp_path: Any) -> None:
+    path = tmp_path / "small.toml"
+    board = shelf("targets") / "corstone-300.toml"
+    path.write_text(board.read_text().replace("flash_bytes = 33_554_432", "flash_bytes = 65_536"))
+    found = check("lenet", target=str(path), classes=10)
+    assert found.npu is not None
+    (fault,) = found.faults
+    assert fault.what == f"lenet needs {found.npu.file_bytes:,} bytes of flash; small has 65,536"
+
+
+def test_files_on_an_ethos_u(emb: Any, built: Any) -> None:
+    shown = emb.run("check", "built", "--target", "corstone-300").stdout
+    assert "8 of 8 operations on the accelerator, which may use 2,097,152 bytes of SRAM" in shown
+    assert "Vela 5." in shown
+    assert "nothing of it was measured" in shown
+    floats = emb.run("check", "built/lenet-float32.tflite", "--target", "imx93", expect=1).stdout
+    assert "does not fit: 0 of the 8 operations" in floats
+    assert "fix: give the int8 .tflite of the same model" in floats
+    other = emb.run("check", "built/lenet-int8.onnx", "--target", "imx93", expect=2)
+    assert other.stderr == (
+        "error: lenet-int8.onnx is no .tflite file\n"
+        "  why: Vela, the Ethos-U's compiler, reads nothing else\n"
+        "  fix: give the int8 .tflite of the same model\n"
+    )
 
 
 def test_a_build_and_its_files(emb: Any, built: Any) -> None:

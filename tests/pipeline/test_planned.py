@@ -13,35 +13,39 @@ import emb
 from emb.pipeline.engine import Engine
 from emb.pipeline.plan import plan
 from emb.pipeline.planned import surface_stage
+from emb.pipeline.recipes import load_target
 from emb.pipeline.request import resolve
 from emb.pipeline.stage import Stage
+from emb.pipeline.targeting import Aim
 from emb.spec.recipe import ModelSpec
 
 ROOT = Path(emb.__file__).parent
 DIGESTS = {"data_digest": "data", "model_digest": "model", "machine_digest": "machine"}
 
 
-def stages_of(*, file: str = "", epochs: int = 3) -> dict[str, Stage]:
+def stages_of(*, file: str = "", epochs: int = 3, target: str = "") -> dict[str, Stage]:
     """A stage of each group of a whole plan, and the surface. file: a model of the user's own."""
     overrides = {"quantize.schemes": ["int8"], "export.formats": ["tflite", "onnx"], "train.epochs": epochs}
     recipe = resolve("lenet", overrides=overrides)
     if file:
         recipe = replace(recipe, model=replace(recipe.model, builder="", arguments={}, file=file))
-    planned = plan(recipe, **DIGESTS, engine=Engine(), gradients=False)
+    aim = Aim(target=load_target(target), force=False) if target else None
+    planned = plan(recipe, **DIGESTS, engine=Engine(), gradients=False, aim=aim)
     stages = [*planned.stages, surface_stage(recipe, data_digest="data", points=21)]
     return {stage.group: stage for stage in stages}
 
 
 TRAINED = stages_of()
+AIMED = {stage.name: stage for stage in stages_of(target="corstone-300").values()}
 OWN = {
     "own, trained on": stages_of(file="own.keras")["train"],
     "own, as it is": stages_of(file="own.keras", epochs=0)["train"],
 }
 
 
-@pytest.mark.parametrize("name", [*TRAINED, *OWN])
+@pytest.mark.parametrize("name", [*TRAINED, *OWN, "forecast", "compile", "fit"])
 def test_a_stage_names_the_source_of_its_work(name):
-    stage = (TRAINED | OWN)[name]
+    stage = (TRAINED | OWN | AIMED)[name]
     absent = [package for package in stage.packages if not (ROOT / package).exists()]
     assert absent == []
     assert len(set(stage.packages)) == len(stage.packages)
@@ -53,6 +57,18 @@ def test_a_stage_names_the_source_of_its_work(name):
 def test_a_change_of_the_evaluation_does_not_train_anew():
     assert "pipeline/stages.py" not in TRAINED["train"].packages
     assert "pipeline/training_stages.py" in TRAINED["train"].packages
+
+
+def test_a_build_for_a_target_is_checked_before_the_training_and_before_the_measuring():
+    groups = list(stages_of(target="corstone-300"))
+    assert groups.index("forecast") < groups.index("train") < groups.index("compile") < groups.index("verify")
+    recipe = resolve("lenet", overrides={"train.epochs": 0})
+    planned = plan(
+        recipe, **DIGESTS, engine=Engine(), gradients=False, aim=Aim(target=load_target("rpi4"), force=False)
+    )
+    names = [stage.name for stage in planned.stages]
+    assert "forecast" not in names
+    assert names.index("fit") < min(number for number, name in enumerate(names) if name.startswith("verify"))
 
 
 def _model_stage(weights: str) -> Stage:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from emb.report import markdown, text
-from emb.spec.report import BenchReport, DataSummary, FormatAgreement, LatencySummary, Report, Row
+from emb.spec.fit import Estimate, Fault
+from emb.spec.npu import NpuEstimate
+from emb.spec.placement import Placement
+from emb.spec.report import BenchReport, DataSummary, FormatAgreement, LatencySummary, Report, Row, TargetReport
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "report"
 
@@ -61,6 +65,35 @@ REPORT = Report(
     formats=(FormatAgreement(scheme="int8", share=0.99971),),
 )
 
+AIMED = replace(
+    REPORT,
+    target=TargetReport(
+        name="corstone-300",
+        summary="a board with an Ethos-U55",
+        file="lenet-int8.tflite",
+        compiled="lenet-int8_vela.tflite",
+        faults=(Fault(what="it needs 5 bytes of SRAM; the board has 4", why="so says\n  Vela", fix="take less"),),
+        arena_bytes=5_888,
+        fullest="pool1",
+        accelerator="ethos-u",
+        on_accelerator=7,
+        operations=8,
+        on_cpu=(Placement(operation="a/b", kind="FLOOR", device="cpu", status="Unsupported opType", detail="really"),),
+        latency=Estimate(lowest_us=1200, highest_us=3400, source="MACs at the rates of others"),
+        npu=NpuEstimate(
+            compiler="Vela 5.2.0",
+            cycles=95_125,
+            clock_hz=500_000_000,
+            latency_us=190.25,
+            sram_bytes=10_848,
+            dram_bytes=0,
+            flash_bytes=72_064,
+            file_bytes=74_288,
+        ),
+        other_files={"lenet-int8.onnx": "the Ethos-U takes .tflite of integers alone"},
+    ),
+)
+
 
 def rendered(renderable, *, width: int = 160) -> str:
     console = Console(width=width, color_system=None, force_terminal=False)
@@ -76,6 +109,8 @@ def rendered(renderable, *, width: int = 160) -> str:
         ("build.txt", lambda: rendered(text.render(REPORT))),
         ("build-80-columns.txt", lambda: rendered(text.render(REPORT), width=80)),
         ("build.md", lambda: markdown.render(REPORT)),
+        ("build-for-a-target.txt", lambda: rendered(text.render(AIMED))),
+        ("build-for-a-target.md", lambda: markdown.render(AIMED)),
         (
             "bench.txt",
             lambda: rendered(
