@@ -15,6 +15,7 @@ from emb.cli.options import (
     DataDirectory,
     Devices,
     Epochs,
+    Forms,
     Json,
     LearningRate,
     PixelRange,
@@ -78,6 +79,7 @@ def build(
     force: Annotated[
         bool, typer.Option("--force", help="Build what does not fit the target, and let the report say so.")
     ] = False,
+    forms: Forms = False,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write; builds/<name>-<schemes> by default.")
     ] = None,
@@ -118,6 +120,7 @@ def build(
             devices=devices,
             target=target,
             force=force,
+            forms=forms,
         )
     if as_json:
         print_json(report.to_json())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emb.cli.options import Assignments, Classes, DataDirectory, Json, complete_recipe, complete_target
+from emb.cli.options import Assignments, Classes, DataDirectory, Forms, Json, complete_recipe, complete_target
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,10 +30,7 @@ def check(
     classes: Classes = None,
     data_dir: DataDirectory = None,
     assignments: Assignments = None,
-    forms: Annotated[
-        bool,
-        typer.Option("--forms", help="Take the recipe in the forms that the target's accelerator needs; says which."),
-    ] = False,
+    forms: Forms = False,
     as_json: Json = False,
 ) -> None:
     """Say whether a model fits a target, before it is trained.
@@ -70,7 +67,7 @@ def _table(found: Check) -> Table:
 
 
 def _lines(found: Check) -> list[str]:
-    from emb.report.target import latency_line, npu_line
+    from emb.report.target import compiler_lines, latency_line, npu_line
 
     target = found.target
     limits = [
@@ -101,7 +98,7 @@ def _lines(found: Check) -> list[str]:
             f"predicted: {mapped} of {len(found.placements)} operations on the accelerator, "
             f"{found.cached_bytes:,} bytes of parameters on its chip, {found.streamed_bytes:,} streamed for every image"
         )
-        lines += _compiler_lines(found)
+        lines += compiler_lines(found.to_json()["compiled"], found.compile_command)
     if found.latency is not None:
         lines.append(latency_line(found.latency))
     elif found.faults:
@@ -111,22 +108,3 @@ def _lines(found: Check) -> list[str]:
     for fault in found.faults:
         lines += [f"does not fit: {fault.what}", f"  why: {fault.why}", f"  fix: {fault.fix}"]
     return lines if found.faults else [*lines, "fits"]
-
-
-def _compiler_lines(found: Check) -> list[str]:
-    """What the accelerator's compiler made of the model, or how to have it compiled elsewhere."""
-    if found.compile_command:
-        tool = found.compile_command.split()[0]
-        return [
-            f"not compiled: {tool} is not on the PATH here, so that the int8 model is delivered as it is",
-            f"  any Linux on x86-64 that has it compiles the model: {found.compile_command}",
-        ]
-    if found.compilation is None:
-        return []
-    log, differences = found.compilation.log, found.compilation.differences
-    told = [f"  {one.subject}: predicted {one.predicted}; compiled {one.compiled}" for one in differences]
-    return [
-        f"compiled, version {log.version}: {log.mapped} of {log.operations} operations on the accelerator, "
-        f"{log.on_chip_bytes:,} bytes of parameters on its chip, {log.off_chip_bytes:,} streamed for every image",
-        *(told or ["  as predicted"]),
-    ]

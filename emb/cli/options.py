@@ -36,6 +36,10 @@ def complete_data(incomplete: str) -> list[str]:
     return [name for name in DATA.names() if name.startswith(incomplete)]
 
 
+Forms = Annotated[
+    bool,
+    typer.Option("--forms", help="Take the recipe in the forms that the target's accelerator needs; says which."),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON document on stdout and nothing else.", callback=_note_json),

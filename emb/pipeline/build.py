@@ -13,6 +13,7 @@ from emb.bench import describe_machine, machine_digest
 from emb.errors import EmbError, ModelError, SpecError
 from emb.pipeline import output, pretrained
 from emb.pipeline.digests import digest_of_path
+from emb.pipeline.edgetpu import in_forms
 from emb.pipeline.engine import Engine, choose_engine, keras_on_tensorflow
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.plan import Plan, plan
@@ -52,6 +53,7 @@ def build(
     devices: int | str | None = None,
     target: str | None = None,
     force: bool = False,
+    forms: bool = False,
 ) -> Report:
     """Build a recipe or somebody's own model: train, quantize, export, check, verify, measure, report.
 
@@ -62,13 +64,15 @@ def build(
     backend, devices: what to train on, see `choose_engine`.
     target: a target's name or .toml file. What does not fit it is refused, before the training where that can be
     known; with `force` it is built all the same, and the report says what does not fit.
+    forms: change the recipe to the forms that the target's accelerator takes; the report says which.
 
     What fails for one file on one runtime stands in `errors` of the report; everything else raises EmbError,
     and nothing is written then.
     """
     wanted = resolve(str(recipe), data=data, overrides=overrides, assignments=assignments)
     directory = output.directory_for(wanted, output_directory)
-    aim = _aim_at(target, force=force)
+    aim = _aim_at(target, force=force, forms=forms)
+    wanted, taken = in_forms(wanted, aim.target) if aim and forms else (wanted, {})
     engine = engine_for(wanted, backend=backend, devices=devices)
     with keras_on_tensorflow():
         output.require_replaceable(directory)
@@ -77,13 +81,27 @@ def build(
         report = assemble(
             ready.plan, done, failures, recipe=ready.recipe, data_digest=ready.data_digest, directory=directory
         )
+        report = replace(report, notes=(*report.notes, *_forms_note(taken)))
         output.write(report, ready.plan, done, recipe=ready.recipe)
     return report
 
 
-def _aim_at(target: str | None, *, force: bool) -> Aim | None:
+def _forms_note(taken: Mapping[str, str]) -> tuple[str, ...]:
+    if not taken:
+        return ()
+    told = " and ".join(f"model.arguments.{name}={value}" for name, value in taken.items())
+    return (f"built with {told}, the forms that the target's accelerator takes",)
+
+
+def _aim_at(target: str | None, *, force: bool, forms: bool) -> Aim | None:
     if target is not None:
         return Aim(target=load_target(target), force=force)
+    if forms:
+        raise SpecError(
+            "--forms does not apply to a build without a target",
+            why="it takes the forms that the target's accelerator needs",
+            fix="leave it out, or name the target: --target NAME",
+        )
     if force:
         raise SpecError(
             "--force does not apply to a build without a target",

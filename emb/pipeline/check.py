@@ -132,11 +132,12 @@ def check_model(
     layers: Sequence[str] = (),
     model: Mapping[str, Any],
     compiled: CompiledFile | None = None,
+    keep_in: Path | None = None,
 ) -> Check:
     """The same for a .tflite or .onnx file. source: what messages call it.  file: its path or name for the user.
 
     layers: of the Keras model that it was made of.  model: the recipe's [model] that built it; empty if not known.
-    compiled: by Vela, if that was done already.
+    compiled: by Vela, if that was done already.  keep_in: a folder for what the Edge TPU's compiler makes of it.
     """
     graph, file_bytes = files.read(path), path.stat().st_size
     if target.accelerator.kind == ethosu.KIND:
@@ -152,7 +153,9 @@ def check_model(
     verdict = edgetpu_check.Verdict()
     if target.accelerator.kind == edgetpu_check.KIND:
         mapping = edgetpu.EdgeTpuMapping(placements=placements, parameter_bytes=parameter_bytes)
-        verdict = edgetpu_check.verdict(mapping, path=path, source=source, file=file, target=target, model=model)
+        verdict = edgetpu_check.verdict(
+            mapping, path=path, source=source, file=file, target=target, model=model, keep_in=keep_in
+        )
     cached_bytes = min(parameter_bytes, target.accelerator.cache_bytes)
     streamed_bytes = parameter_bytes - cached_bytes
     arena_bytes = arena.arena_bytes if arena else None

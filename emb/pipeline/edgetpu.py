@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from emb.spec.recipe import Recipe
 from emb.spec.target import Target
 
 KIND = "edge-tpu"
+MODEL = "model_edgetpu.tflite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,12 @@ def in_forms(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, str]]:
 
     Raises SpecError if the target has no accelerator that asks for any.
     """
+    if recipe.model.file:
+        raise SpecError(
+            f"--forms does not apply to {recipe.model.file}",
+            why="emb knows the forms of its own builders' networks; this model is what it is",
+            fix="leave it out; emb check says what the accelerator does not take",
+        )
     if target.accelerator.kind != KIND:
         raise SpecError(
             f"--forms does not apply to {target.name}",
@@ -65,13 +73,21 @@ def in_forms(recipe: Recipe, target: Target) -> tuple[Recipe, dict[str, str]]:
 
 
 def verdict(
-    prediction: EdgeTpuMapping, *, path: Path, source: str, file: str, target: Target, model: Mapping[str, Any]
+    prediction: EdgeTpuMapping,
+    *,
+    path: Path,
+    source: str,
+    file: str,
+    target: Target,
+    model: Mapping[str, Any],
+    keep_in: Path | None = None,
 ) -> Verdict:
     """Whether the Edge TPU does all the multiplying; what stands behind the last product may run elsewhere.
 
     prediction: for the .tflite at `path`; where the compiler is at hand, it decides instead.
     source: what messages call the model.  file: its path, or the name that a build will give it.
     model: the recipe's [model] that built it; empty if that is not known.
+    keep_in: a folder that gets the compiled file as MODEL, if it is compiled.
     """
     forms = forms_of(model)
     first = prediction.first_on_cpu
@@ -83,11 +99,12 @@ def verdict(
         command = shlex.join(edgetpu_compiler.command_line(file, "."))
         return Verdict(faults=_predicted(prediction, source, target, forms), compile_command=command, forms=forms)
     try:
-        # The compiled file is not kept: what is checked here may be a recipe that nobody has trained.
         with tempfile.TemporaryDirectory(prefix="emb-") as folder:
             compilation = edgetpu_compiler.compile_model(
                 path, Path(folder), name=source, prediction=prediction, compiler=compiler
             )
+            if keep_in:
+                shutil.copyfile(compilation.model, keep_in / MODEL)
     except ExportError as error:
         return Verdict(faults=(Fault(what=error.what, why=error.why, fix=error.fix),), forms=forms)
     return Verdict(faults=_compiled(compilation, source, target, forms), compilation=compilation, forms=forms)

@@ -22,11 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from emb.errors import StoreError
-from emb.pipeline import ethosu
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.plan import Plan
-from emb.pipeline.target_report import compiled_name
-from emb.pipeline.targeting import COMPILE
+from emb.pipeline.target_report import compiled_file
 from emb.report import markdown
 from emb.report.curves import training_section
 from emb.spec.contract import Contract, ModelContract, Pixels, TensorContract
@@ -85,8 +83,9 @@ def _write_models(folder: Path, planned: Plan, done: Mapping[str, Artifact]) -> 
     for file in planned.files:
         if file.check in done:
             shutil.copyfile(done[file.stage].path(f"model.{file.format}"), folder / file.name)
-    if planned.deployment and COMPILE in done:
-        shutil.copyfile(done[COMPILE].path(ethosu.MODEL), folder / compiled_name(planned.deployment.file))
+    if compiled := compiled_file(planned, done):
+        name, path = compiled
+        shutil.copyfile(path, folder / name)
 
 
 def _write_golden(folder: Path, planned: Plan, done: Mapping[str, Artifact]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
+from emb.pipeline import edgetpu, ethosu
 from emb.pipeline.json_files import read_json
 from emb.pipeline.plan import Plan
 from emb.pipeline.targeting import COMPILE, FIT, FIT_FILE, Deployment, nothing_runs
@@ -15,9 +16,12 @@ from emb.spec.report import TargetReport
 from emb.store import Artifact
 
 
-def compiled_name(file: str) -> str:
-    """What the accelerator's own form of a file is called."""
-    return f"{PurePath(file).stem}_vela.tflite"
+def compiled_file(planned: Plan, done: Mapping[str, Artifact]) -> tuple[str, Path] | None:
+    """(name in the build, place in the store) of the file in its accelerator's own form, if there is one."""
+    for stage, model in ((COMPILE, ethosu.MODEL), (FIT, edgetpu.MODEL)):
+        if planned.deployment and stage in done and model in done[stage].files:
+            return model.replace("model", PurePath(planned.deployment.file).stem, 1), done[stage].path(model)
+    return None
 
 
 def target_report(planned: Plan, done: Mapping[str, Artifact]) -> TargetReport | None:
@@ -33,11 +37,12 @@ def target_report(planned: Plan, done: Mapping[str, Artifact]) -> TargetReport |
     placements = tuple(Placement(**placement) for placement in found["placements"])
     target = deployed.aim.target
     has_accelerator = target.accelerator.kind != "none"
+    compiled = compiled_file(planned, done)
     return TargetReport(
         name=target.name,
         summary=target.summary,
         file=deployed.file,
-        compiled=compiled_name(deployed.file) if COMPILE in done else "",
+        compiled=compiled[0] if compiled else "",
         faults=tuple(Fault(**fault) for fault in found["faults"]),
         arena_bytes=found["arena_bytes"],
         fullest=found["fullest_operation"],
@@ -47,6 +52,8 @@ def target_report(planned: Plan, done: Mapping[str, Artifact]) -> TargetReport |
         on_cpu=tuple(placement for placement in placements if placement.device == "cpu") if has_accelerator else (),
         latency=Estimate(**found["latency_us"]) if found["latency_us"] else None,
         npu=NpuEstimate(**found["npu"]) if found["npu"] else None,
+        compilation=found["compiled"],
+        compile_command=found["compile_command"],
         other_files=deployed.other_files,
     )
 

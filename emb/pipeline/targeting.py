@@ -216,6 +216,7 @@ def _fit(work: Work, *, deployed: Deployment) -> None:
         layers=layers,
         model=asdict(work.context.recipe.model),
         compiled=ethosu.read_compiled(work.done[COMPILE]) if deployed.is_compiled else None,
+        keep_in=work.folder,
     )
     _conclude(work, found, force=deployed.aim.force)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from emb.spec.fit import Estimate
 from emb.spec.npu import NpuEstimate
@@ -38,6 +39,31 @@ def npu_line(npu: NpuEstimate) -> str:
     )
 
 
+def compiler_lines(compilation: Mapping[str, Any] | None, command: str) -> list[str]:
+    """What the Edge TPU's compiler made of the model, or how to have it compiled elsewhere.
+
+    compilation: of `emb check --json`, "compiled".  command: that compiles it, "" where that was done or is in vain.
+    """
+    if command:
+        tool = command.split()[0]
+        return [
+            f"not compiled: {tool} is not on the PATH here, so that the int8 model is delivered as it is",
+            f"  any Linux on x86-64 that has it compiles the model: {command}",
+        ]
+    if compilation is None:
+        return []
+    told = [
+        f"  {one['subject']}: predicted {one['predicted']}; compiled {one['compiled']}"
+        for one in compilation["differences"]
+    ]
+    return [
+        f"compiled, version {compilation['compiler']}: {compilation['mapped']} of {compilation['operations']} "
+        f"operations on the accelerator, {compilation['cached_bytes']:,} bytes of parameters on its chip, "
+        f"{compilation['streamed_bytes']:,} streamed for every image",
+        *(told or ["  as predicted"]),
+    ]
+
+
 def placement_line(placement: Placement) -> str:
     """One operation that an accelerator leaves to the processor."""
     why = f"{placement.status}: {placement.detail}" if placement.detail else placement.status
@@ -52,12 +78,16 @@ def _lines(target: TargetReport) -> Iterator[str]:
     if target.arena_bytes is not None and target.npu is None:
         yield f"activations: {target.arena_bytes:,} bytes planned, most of them around {target.fullest}"
     if target.accelerator != "none" and target.file:
-        yield f"{target.on_accelerator} of {target.operations} operations on the accelerator ({target.accelerator})"
+        # Vela decides what its accelerator gets; of the Edge TPU's compiler that is foretold.
+        foretold = "" if target.npu else "predicted: "
+        share = f"{target.on_accelerator} of {target.operations} operations"
+        yield f"{foretold}{share} on the accelerator ({target.accelerator})"
     yield from map(placement_line, target.on_cpu[:_SHOWN])
     if len(target.on_cpu) > _SHOWN:
         yield f"and {len(target.on_cpu) - _SHOWN} more operations on the processor"
     if target.npu:
         yield npu_line(target.npu)
+    yield from compiler_lines(target.compilation, target.compile_command)
     if target.latency:
         yield latency_line(target.latency)
     if target.compiled:

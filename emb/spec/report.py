@@ -116,6 +116,7 @@ class TargetReport:
     arena_bytes, fullest: planned for the activations, and the layer around which most are alive; None if a shape is
     open.  accelerator: its kind, "none" without one.  on_accelerator, operations: how many run there, of how many.
     on_cpu: those that an accelerator leaves to the processor.
+    compilation: what the Edge TPU's own compiler said, where it is at hand.  compile_command: where it is not.
     other_files: file -> why the target does not run it.
     """
 
@@ -133,6 +134,8 @@ class TargetReport:
     latency: Estimate | None
     npu: NpuEstimate | None
     other_files: Mapping[str, str]
+    compilation: Mapping[str, Any] | None = None
+    compile_command: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The part of `emb build --json` that says whether the build fits its target."""
@@ -150,6 +153,8 @@ class TargetReport:
             "on_cpu": [asdict(placement) for placement in self.on_cpu],
             "latency_us": self.latency and asdict(self.latency),
             "npu": self.npu and asdict(self.npu),
+            "compilation": self.compilation,
+            "compile_command": self.compile_command or None,
             "other_files": dict(self.other_files),
         }
 
