@@ -51,7 +51,7 @@ def remedy(placement: Placement, changes: Mapping[str, str] | None) -> str:
     grouped = placement.detail.startswith(sentence(one_group))
     argument = "groups" if grouped else _ARGUMENT_BY_KIND.get(placement.kind, "")
     if changes is not None and argument in changes:
-        return f"build the forms that the Edge TPU takes: {assignments(changes)}"
+        return f"choose the forms that it takes, by --forms or by {assignments(changes)}"
     if changes is None and argument:
         values = dict.fromkeys(FORMS[argument].values())
         offered = assignments({argument: next(iter(values))})

@@ -188,7 +188,7 @@ def test_a_recipe_is_told_all_that_must_be_set_and_forms_sets_it(without_tool):
     assert fault.what == f"5 of the 28 operations of alexnet run on {CORAL}'s accelerator, as predicted"
     assert fault.why == "RSQRT norm1: Operation not supported"
     assert fault.fix == (
-        "build the forms that the Edge TPU takes: --set model.arguments.normalization=batch "
+        "choose the forms that it takes, by --forms or by --set model.arguments.normalization=batch "
         "--set model.arguments.groups=split; until then every operation behind it runs on the processor as well"
     )
     assert found.forms == {"normalization": "batch", "groups": "split"}
@@ -210,7 +210,7 @@ def test_groups_that_stand_together_are_named(without_tool):
     without_norm = [*SMALL, "model.arguments.normalization=none"]
     (fault,) = check("alexnet", target=CORAL, classes=10, assignments=without_norm).faults
     assert fault.why.startswith(f"CONV_2D conv2: {UNSPECIFIED} (A convolution in groups is not known to be mapped")
-    assert fault.fix.startswith("build the forms that the Edge TPU takes: --set model.arguments.groups=split; ")
+    assert fault.fix.startswith("choose the forms that it takes, by --forms or by --set model.arguments.groups=split; ")
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def lost(kind: str, status: str = UNSUPPORTED, detail: str = "") -> Placement:
 GROUPED = lost("CONV_2D", UNSPECIFIED, f"{sentence(one_group)}: 2 groups")
 
 
-SET = "build the forms that the Edge TPU takes: --set model.arguments."
+SET = "choose the forms that it takes, by --forms or by --set model.arguments."
 OFFER = "build another form of that layer; emb's recipes that have it take --set model.arguments."
 
 
