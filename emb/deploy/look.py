@@ -1,0 +1,154 @@
+"""What a board is, seen over ssh before anything is copied, and what a bundle misses there. Changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+from emb.deploy.ssh import Ssh
+from emb.errors import BoardError
+
+FIRST_SANE_CLOCK_S = 1_600_000_000
+_MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardPython:
+    """An interpreter. version: "3.11.2".  bits: 32 or 64.  has_venv: it can make virtual environments."""
+
+    path: str
+    version: str
+    bits: int
+    has_venv: bool
+
+    @property
+    def minor(self) -> str:
+        """ "3.11"."""
+        return ".".join(self.version.split(".")[:2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardFacts:
+    """architecture: as `uname -m` says.  bits: of its programs, which a 64-bit kernel does not decide.
+
+    glibc: "" if its C library is another.  clock_s: seconds since 1970 by the board's clock.
+    free_bytes: where the home directory lies; None if unknown.  model: the board's name, or "".
+    """
+
+    architecture: str
+    bits: int
+    glibc: str
+    clock_s: int
+    home: str
+    free_bytes: int | None
+    model: str
+    pythons: tuple[BoardPython, ...]
+
+    @property
+    def clock_is_wrong(self) -> bool:
+        """Boards without a battery begin in 1970."""
+        return self.clock_s < FIRST_SANE_CLOCK_S
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `emb deploy --json`."""
+        return asdict(self)
+
+
+def look(ssh: Ssh) -> BoardFacts:
+    """Ask a board what it is. Raises BoardError if it cannot be reached."""
+    script = resources.files("emb.deploy").joinpath("device/look.sh").read_bytes()
+    return parse(ssh.run(["sh", "-s"], stdin=script).decode("utf-8", "replace"), host=ssh.host)
+
+
+def parse(text: str, *, host: str) -> BoardFacts:
+    """The facts in look.sh's output. Raises BoardError if it is not that."""
+    values: dict[str, str] = {}
+    pythons: dict[str, BoardPython] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        if key == "python":
+            version, bits, venv, path = value.split(" ", 3)
+            # `python3` is one of the others, under the name that is used most.
+            found = BoardPython(path=path, version=version, bits=int(bits), has_venv=venv == "venv")
+            pythons.setdefault(version, found)
+        else:
+            values[key] = value.strip()
+    if not values.get("architecture"):
+        raise BoardError(f"{host} does not say what it is", why=f"it answered {text[:200]!r}")
+    architecture = values["architecture"]
+    free = values.get("free_kib", "")
+    return BoardFacts(
+        architecture=_MACHINES.get(architecture, architecture),
+        bits=int(values.get("bits") or 0),
+        glibc=values.get("glibc", ""),
+        clock_s=int(values.get("clock") or 0),
+        home=values.get("home", ""),
+        free_bytes=int(free) * 1024 if free.isdigit() else None,
+        model=values.get("model", ""),
+        pythons=tuple(pythons.values()),
+    )
+
+
+def chosen_python(facts: BoardFacts, requires: Mapping[str, Any], *, host: str) -> BoardPython:
+    """The board's interpreter that a bundle runs on. Raises BoardError that says all that does not fit."""
+    misfits = list(_misfits(facts, requires))
+    fitting = [python for python in facts.pythons if python.minor in requires["python"] and python.bits == 64]
+    wanted = " or ".join(requires["python"])
+    if not facts.pythons:
+        misfits.append(("it has no Python", f"the bundle needs Python {wanted}", f"install python{requires['python'][0]}"))
+    elif not fitting:
+        present = ", ".join(f"{python.version} of {python.bits} bits" for python in facts.pythons)
+        misfits.append((f"its Python is {present}", f"the bundle needs Python {wanted} of 64 bits", f"install Python {wanted}"))
+    elif not any(python.has_venv for python in fitting):
+        misfits.append(
+            (
+                f"its Python {fitting[0].version} cannot make a virtual environment",
+                "venv or ensurepip is missing",
+                "on Debian and Raspberry Pi OS: sudo apt-get install python3-venv",
+            )
+        )
+    if misfits:
+        raise BoardError(
+            f"{host} does not fit: {'; '.join(what for what, _, _ in misfits)}",
+            why="; ".join(why for _, why, _ in misfits),
+            fix="; ".join(dict.fromkeys(fix for _, _, fix in misfits)),
+        )
+    return next(python for python in fitting if python.has_venv)
+
+
+def _misfits(facts: BoardFacts, requires: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    wanted = requires["architecture"]
+    if wanted not in ("any", facts.architecture):
+        yield (
+            f"it is {facts.architecture}",
+            f"the bundle is for {wanted}",
+            "bundle for a target of its architecture: emb targets",
+        )
+    if facts.bits != 64:
+        yield (
+            f"its system is of {facts.bits} bits",
+            "the runtimes have wheels for 64 bits alone, whatever the kernel is",
+            "install the 64-bit system",
+        )
+    if not facts.glibc:
+        yield "its C library is not glibc", f"the runtime's wheels need glibc {requires['glibc']}", "use a system with glibc"
+    elif _numbers(facts.glibc) < _numbers(requires["glibc"]):
+        yield (
+            f"its glibc is {facts.glibc}",
+            f"the runtime's wheels need {requires['glibc']} or newer",
+            "upgrade the board's system, or bundle for another runtime",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def clock_note(facts: BoardFacts) -> str:
+    """What to say about a board whose clock is wrong, or ""."""
+    if not facts.clock_is_wrong:
+        return ""
+    return f"the board's clock says {time.strftime('%Y-%m-%d', time.gmtime(facts.clock_s))}"
