@@ -1,4 +1,4 @@
-"""One decoder from tables (TOML, options) to frozen dataclasses. Reports every fault at once, with the nearest name.
+"""One decoder from tables (TOML, options, JSON) to frozen dataclasses. Reports all faults at once, with nearest names.
 
 Knows dataclasses and their annotations; knows nothing of recipes, targets or files' whereabouts.
 """
@@ -170,6 +170,8 @@ def _decode_tuple(item: Any, value: Any, key: str, faults: list[Fault]) -> Any:
 
 
 def _decode_union(members: tuple[Any, ...], value: Any, key: str, faults: list[Fault]) -> Any:
+    if value is None and type(None) in members:  # in JSON; TOML has no such value
+        return None
     for member in members:
         trial: list[Fault] = []
         decoded = _decode_value(member, value, key, trial) if member is not type(None) else _MISSING
