@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
 from emb.deploy.ssh import Ssh
 from emb.errors import BoardError
+from emb.spec.bundle import Requirements
 
 FIRST_SANE_CLOCK_S = 1_600_000_000
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
@@ -92,63 +92,77 @@ def parse(text: str, *, host: str) -> BoardFacts:
     )
 
 
-def chosen_python(facts: BoardFacts, requires: Mapping[str, Any], *, host: str) -> BoardPython:
-    """The board's interpreter that a bundle runs on. Raises BoardError that says all that does not fit."""
-    misfits = list(_misfits(facts, requires))
-    fitting = [python for python in facts.pythons if python.minor in requires["python"] and python.bits == 64]
-    wanted = " or ".join(requires["python"])
+def any_python(facts: BoardFacts, *, host: str) -> BoardPython:
+    """An interpreter for what needs no runtime. Raises BoardError if there is none."""
     if not facts.pythons:
-        misfits.append(("it has no Python", f"the bundle needs Python {wanted}", f"install python{requires['python'][0]}"))
-    elif not fitting:
-        present = ", ".join(f"{python.version} of {python.bits} bits" for python in facts.pythons)
-        misfits.append((f"its Python is {present}", f"the bundle needs Python {wanted} of 64 bits", f"install Python {wanted}"))
-    elif not any(python.has_venv for python in fitting):
-        misfits.append(
-            (
-                f"its Python {fitting[0].version} cannot make a virtual environment",
-                "venv or ensurepip is missing",
-                "on Debian and Raspberry Pi OS: sudo apt-get install python3-venv",
-            )
-        )
+        raise BoardError(f"{host} has no Python", fix="install python3 there")
+    return facts.pythons[0]
+
+
+def chosen_python(facts: BoardFacts, requires: Requirements, *, host: str) -> BoardPython:
+    """The board's interpreter that a bundle runs on. Raises BoardError that says all that does not fit."""
+    fitting = [python for python in facts.pythons if python.minor in requires.python and python.bits == 64]
+    misfits = [*_misfits(facts, requires), *_python_misfits(facts, requires, fitting)]
     if misfits:
         raise BoardError(
-            f"{host} does not fit: {'; '.join(what for what, _, _ in misfits)}",
-            why="; ".join(why for _, why, _ in misfits),
-            fix="; ".join(dict.fromkeys(fix for _, _, fix in misfits)),
+            f"{host} does not fit: {'; '.join(misfit.what for misfit in misfits)}",
+            why="; ".join(misfit.why for misfit in misfits),
+            fix="; ".join(dict.fromkeys(misfit.fix for misfit in misfits)),
         )
     return next(python for python in fitting if python.has_venv)
 
 
-def _misfits(facts: BoardFacts, requires: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    wanted = requires["architecture"]
-    if wanted not in ("any", facts.architecture):
-        yield (
+@dataclass(frozen=True, slots=True)
+class _Misfit:
+    what: str
+    why: str
+    fix: str
+
+
+def _misfits(facts: BoardFacts, requires: Requirements) -> Iterator[_Misfit]:
+    if requires.architecture not in ("any", facts.architecture):
+        yield _Misfit(
             f"it is {facts.architecture}",
-            f"the bundle is for {wanted}",
+            f"the bundle is for {requires.architecture}",
             "bundle for a target of its architecture: emb targets",
         )
     if facts.bits != 64:
-        yield (
-            f"its system is of {facts.bits} bits",
+        yield _Misfit(
+            f"its programs have {facts.bits} bits",
             "the runtimes have wheels for 64 bits alone, whatever the kernel is",
             "install the 64-bit system",
         )
-    if not facts.glibc:
-        yield "its C library is not glibc", f"the runtime's wheels need glibc {requires['glibc']}", "use a system with glibc"
-    elif _numbers(facts.glibc) < _numbers(requires["glibc"]):
-        yield (
+    if requires.glibc and not facts.glibc:
+        yield _Misfit(
+            "its C library is not glibc",
+            f"the runtime's wheels need glibc {requires.glibc}",
+            "use a system with glibc",
+        )
+    elif _numbers(facts.glibc) < _numbers(requires.glibc):
+        yield _Misfit(
             f"its glibc is {facts.glibc}",
-            f"the runtime's wheels need {requires['glibc']} or newer",
+            f"the runtime's wheels need {requires.glibc} or newer",
             "upgrade the board's system, or bundle for another runtime",
+        )
+
+
+def _python_misfits(facts: BoardFacts, requires: Requirements, fitting: list[BoardPython]) -> Iterator[_Misfit]:
+    wanted = " or ".join(requires.python)
+    if not facts.pythons:
+        yield _Misfit("it has no Python", f"the bundle needs Python {wanted}", f"install Python {wanted}")
+    elif not fitting:
+        yield _Misfit(
+            f"its Python is {', '.join(python.version for python in facts.pythons)}",
+            f"the bundle needs Python {wanted} of 64 bits",
+            f"install Python {wanted}, or bundle for the board's: --python",
+        )
+    elif not any(python.has_venv for python in fitting):
+        yield _Misfit(
+            f"its Python {fitting[0].version} cannot make a virtual environment",
+            "the modules venv and ensurepip are not both there",
+            "on Debian and Raspberry Pi OS: sudo apt-get install python3-venv",
         )
 
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-
-def clock_note(facts: BoardFacts) -> str:
-    """What to say about a board whose clock is wrong, or ""."""
-    if not facts.clock_is_wrong:
-        return ""
-    return f"the board's clock says {time.strftime('%Y-%m-%d', time.gmtime(facts.clock_s))}"

@@ -20,7 +20,8 @@ from typing import IO
 from emb.errors import BoardError, SpecError
 
 # An alias, a name or an address, with a user before it or, after "ssh://", a port behind it.
-_HOST = re.compile(r"(ssh://)?([A-Za-z0-9_][\w.+-]*@)?([A-Za-z0-9_][A-Za-z0-9_.-]*|\[?[0-9A-Fa-f:.]+(%\w+)?\]?)(:[0-9]+)?", re.ASCII)
+_USER, _NAME, _ADDRESS = r"[A-Za-z0-9_][\w.+-]*@", r"[A-Za-z0-9_][\w.-]*", r"[0-9A-Fa-f:.]+(%\w+)?"
+_HOST = re.compile(rf"({_USER})?({_NAME}|{_ADDRESS})|ssh://({_USER})?({_NAME}|\[{_ADDRESS}\])(:[0-9]+)?", re.ASCII)
 
 _CONNECT_S = 20
 # The client gives up a silent connection after 30 s.
@@ -91,7 +92,8 @@ class Ssh:
                 )
             except FileNotFoundError as error:
                 raise BoardError("there is no ssh on this machine", fix="install the OpenSSH client") from error
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             session = Session(
                 host=self.host, stdin=process.stdin, stdout=process.stdout, _process=process, _stderr=stderr
             )
@@ -192,5 +194,3 @@ def parse_hosts(text: str, *, source: str) -> tuple[str, ...]:
     if not hosts:
         raise SpecError(f"{source} names no host", fix="write one host on each line")
     return tuple(hosts)
-
-

@@ -97,7 +97,7 @@ def runnable_arm64() -> Iterator[None]:
         return
     if os.geteuid() != 0:
         raise BoardFailure(
-            "arm64 programs cannot be run here: install the Debian package binfmt-support, or make the board once as root"
+            "arm64 programs do not run here: install the Debian package binfmt-support, or make the board as root"
         )
     if not registered.parent.joinpath("register").exists():
         _run("mount", "-t", "binfmt_misc", "binfmt_misc", str(registered.parent))
