@@ -40,6 +40,7 @@ def bundle(
         print_json(made.to_json())
         return
     manifest, needs = made.manifest, made.manifest.requires
+    python_versions = f", Python {', '.join(needs.python)}" if needs.python else ""
     glibc = f", glibc {needs.glibc}" if needs.glibc else ""
     lines = [
         f"{made.directory}",
@@ -47,7 +48,7 @@ def bundle(
         f"digest {made.digest}",
         f"{manifest.model} on {manifest.runtime} ({manifest.mode}); golden outputs of "
         + ", ".join(f"{golden.runtime} ({golden.mode})" for golden in manifest.golden),
-        f"needs {needs.architecture}, Python {', '.join(needs.python)}{glibc}, {needs.free_bytes:,} bytes",
+        f"needs {needs.architecture}{python_versions}{glibc}, {needs.free_bytes:,} bytes",
         *made.notes,
     ]
     for line in lines:

@@ -224,5 +224,7 @@ def _fitted(image: Image, *, height: int, width: int, resampling: int | None = N
     # The largest box of the wanted aspect ratio, around the centre; fractions of pixels are meant.
     part = min(image.width / width, image.height / height)
     left, top = (image.width - width * part) / 2, (image.height - height * part) / 2
-    box = (left, top, left + width * part, top + height * part)
+    # Where nothing is cut off, rounding may lead out of the image by a last bit, which Pillow refuses.
+    right, bottom = min(left + width * part, image.width), min(top + height * part, image.height)
+    box = (max(0.0, left), max(0.0, top), right, bottom)
     return image.resize((width, height), Resampling.BILINEAR if resampling is None else resampling, box=box)

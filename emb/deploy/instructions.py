@@ -36,14 +36,14 @@ def _opening(manifest: BundleManifest, contract: Contract, target: Target) -> st
 
 def _install(manifest: BundleManifest, *, vendored: bool) -> str:
     needs = manifest.requires
-    pythons = ", ".join(needs.python)
+    pythons = f", Python {', '.join(needs.python)}" if needs.python else ", Python"
     offline = "--no-index --find-links wheels " if vendored else ""
     system = f"{needs.architecture} Linux" if needs.architecture != "any" else "Linux"
     glibc = f", glibc {needs.glibc} or newer" if needs.glibc else ""
     network = "The wheels are in `wheels/`; no network is needed." if vendored else "This downloads the wheels."
     return (
         "## Install\n\n"
-        f"Needed: {system}{glibc}, Python {pythons}, {needs.free_bytes / 1e6:.0f} MB of free space. {network}\n\n"
+        f"Needed: {system}{glibc}{pythons}, {needs.free_bytes / 1e6:.0f} MB of free space. {network}\n\n"
         "```sh\n"
         "python3 -m venv .venv\n"
         f".venv/bin/pip install {offline}--require-hashes -r requirements.txt\n"
@@ -64,8 +64,8 @@ def _use(manifest: BundleManifest, contract: Contract) -> str:
         "some-camera --raw | .venv/bin/python run.py classify - --size 640x480\n"
         "```\n\n"
         "PNG, PPM, PGM and .npy files are read as they are; for JPEG and others install Pillow as well (`pip install "
-        f"pillow`). A frame on stdin is raw uint8, row by row, {channels}; or {other}. The "
-        "largest centred part of a picture is scaled to the model's input. `--json` gives one JSON document, `--top` more classes.\n\n"
+        f"pillow`). A frame on stdin is raw uint8, row by row, {channels}; or {other}. The largest centred part of a "
+        "picture is scaled to the model's input. `--json` gives one JSON document, `--top` more classes.\n\n"
         f"It runs on {manifest.runtime} ({manifest.mode} kernels) unless `--runtime` and `--mode` say otherwise."
     )
 

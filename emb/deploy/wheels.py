@@ -18,18 +18,22 @@ _PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_27", "manylinux_2
 _WORDS = 6
 
 
-def download(pins: Iterable[Pin], directory: Path, *, target: Target, python: str) -> None:
-    """Put one wheel of each pin that the target needs into `directory`, hashes checked by pip.
-
-    python: a version of the target's, "3.11". pip's own configuration says where the wheels come from.
-    Raises SpecError if the target is no Linux with wheels, StoreError if they cannot be had.
-    """
-    if target.architecture not in ("aarch64", "x86_64"):
+def require_wheels(target: Target) -> None:
+    """Raises SpecError if the target does not say which wheels it takes."""
+    if target.architecture not in ("aarch64", "x86_64") or not target.python:
         raise SpecError(
             f"there are no wheels to vendor for {target.name}",
             why=f"its architecture is {target.architecture}",
             fix="leave --vendor out, or take a target with architecture aarch64 or x86_64",
         )
+
+
+def download(pins: Iterable[Pin], directory: Path, *, target: Target, python: str) -> None:
+    """Put one wheel of each pin that the target needs into `directory`, hashes checked by pip.
+
+    python: a version of the target's, "3.11". pip's own configuration says where the wheels come from.
+    Raises StoreError if they cannot be had.
+    """
     if find_spec("pip") is None:
         raise StoreError(
             "cannot download wheels",

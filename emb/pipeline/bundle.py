@@ -22,6 +22,7 @@ from emb.deploy.requirements import (
     read_lock,
     requirements_text,
 )
+from emb.deploy.wheels import download, require_wheels
 from emb.errors import ModelError, SpecError, StoreError
 from emb.pipeline.check import check_graph
 from emb.pipeline.deliverable import Deliverable, find
@@ -143,6 +144,8 @@ def _require_runtimes(target: Target) -> None:
 
 def _pythons(target: Target, *, python: str | None, vendor: bool) -> tuple[str, ...]:
     """The versions that the bundle is for: wheels are of one alone."""
+    if vendor:
+        require_wheels(target)
     if python is not None and python not in target.python:
         raise SpecError(f"{target.name} has no wheels for Python {python!r}", fix=nearest(python, target.python))
     if python is not None or vendor:
@@ -255,15 +258,13 @@ def _fill(
         **({compiled: compiled} if compiled else {}),
     }
     _copy(build, folder, copies)
-    contract = _contract_of(build, chosen)
+    contract = contract_of(chosen)
     write_json(folder / "contract.json", asdict(contract))
     shutil.copyfile(Path(deploy.__file__).parent / "device" / "run.py", folder / "run.py")
     runtimes = tuple(dict.fromkeys(runtime for runtime, _ in ways))
     pins = pins_for(runtimes, read_lock(lock_file().read_text(encoding="utf-8")))
     (folder / "requirements.txt").write_text(requirements_text(pins), encoding="utf-8")
     if vendor:
-        from emb.deploy.wheels import download
-
         download(pins, folder / "wheels", target=target, python=pythons[0])
     entries = files.entries_of(folder)
     manifest = BundleManifest(
@@ -331,10 +332,11 @@ def _compiled_file(chosen: Deliverable, target: Target) -> str:
     return name if (chosen.path.parent / name).is_file() else ""
 
 
-def _contract_of(build: Path, chosen: Deliverable) -> Contract:
-    """The build's contract with this one model."""
+def contract_of(chosen: Deliverable) -> Contract:
+    """The contract of the build that a model lies in, with this one model. Raises ModelError if it is damaged."""
+    path = chosen.path.parent / "contract.json"
     try:
-        contract = decode(Contract, _read_document(build / "contract.json"), source=f"{build}/contract.json")
+        contract = decode(Contract, _read_document(path), source=str(path))
     except SpecError as error:
         raise ModelError(error.what, why=error.why, fix="build the model again") from error
     return replace(contract, models=tuple(model for model in contract.models if model.file == chosen.path.name))

@@ -81,5 +81,5 @@ def measuring_notes(rows: Iterable[Row], *, machine: str) -> list[str]:
     if threads:
         count = "one thread" if threads == [1] else f"{threads[0]} threads"
         lines.append(f"one image at a time, {count}, measured on {machine}")
-    absent = (f"{row.scheme} {row.format} on {row.runtime}: {row.source}" for row in listed if row.source != "measured")
+    absent = (f"{row.scheme} {row.format} on {row.runtime}: {row.source}" for row in listed if not row.was_measured)
     return lines + list(dict.fromkeys(absent))

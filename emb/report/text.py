@@ -54,33 +54,43 @@ def _page(
     from rich.console import Group
     from rich.text import Text
 
-    figures = _Figures([cells(row, reference_accuracy=reference_accuracy) for row in rows])
+    figures = Figures(
+        headers=HEADERS,
+        rows=[cells(row, reference_accuracy=reference_accuracy) for row in rows],
+        left_aligned=LEFT_ALIGNED,
+    )
     dim = [Text(line, style="dim") for line in told]
     failed = [Text(f"error: {error}", style="bold red") for error in errors]
     return Group(figures, Text(), *dim, *failed, Text(last, style="bold"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Figures:
-    """The rows' cells, laid out when the width is known. No figure is ever cut off."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """A table that is laid out when the width is known. No figure is ever cut off.
 
-    rows: Sequence[tuple[str, ...]]
+    left_aligned: so many columns, of names, which get a line of their own where all do not fit beside the figures.
+    """
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left_aligned: int
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = [max(map(len, column)) for column in zip(HEADERS, *self.rows, strict=True)]
+        widths = [max(map(len, column)) for column in zip(self.headers, *self.rows, strict=True)]
+        left = self.left_aligned
         if sum(widths) + 2 * (len(widths) - 1) <= options.max_width:
-            yield _line(HEADERS, widths, gap=2, style="bold")
+            yield _line(self.headers, widths, gap=2, left=left, style="bold")
             for row in self.rows:
-                yield _line(row, widths, gap=2)
+                yield _line(row, widths, gap=2, left=left)
             return
         # The names on a line of their own; the figures then need 80 columns.
-        yield _line(HEADERS[LEFT_ALIGNED:], widths[LEFT_ALIGNED:], gap=1, left=0, style="bold")
+        yield _line(self.headers[left:], widths[left:], gap=1, left=0, style="bold")
         for row in self.rows:
-            yield _line(("  ".join(row[:LEFT_ALIGNED]),), [0], gap=0)
-            yield _line(row[LEFT_ALIGNED:], widths[LEFT_ALIGNED:], gap=1, left=0)
+            yield _line(("  ".join(row[:left]),), [0], gap=0, left=left)
+            yield _line(row[left:], widths[left:], gap=1, left=0)
 
 
-def _line(texts: Sequence[str], widths: Sequence[int], *, gap: int, left: int = LEFT_ALIGNED, style: str = "") -> Text:
+def _line(texts: Sequence[str], widths: Sequence[int], *, gap: int, left: int, style: str = "") -> Text:
     """Texts in columns, the first `left` aligned to the left and the others to the right."""
     from rich.text import Text
 

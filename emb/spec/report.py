@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emb.spec.board import BoardRun
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencySummary:
@@ -24,7 +26,8 @@ class Row:
     accuracy, accuracy_low, accuracy_high: top-1 share over the whole test split, its 95 % Wilson interval, in [0, 1].
     agreement: share of test images on which the file and the Keras model give the same class.
     peak_memory_bytes: highest resident set of the runtime's own process.
-    source: "measured", or "not measured: " and the reason; then every measured field is None.
+    source: "measured", "measured on " and the device, or "not measured: " and the reason; then every measured field
+    is None.
     """
 
     file: str
@@ -44,6 +47,10 @@ class Row:
     agreement: float | None = None
     latency: LatencySummary | None = None
     peak_memory_bytes: int | None = None
+
+    @property
+    def was_measured(self) -> bool:
+        return self.source.startswith("measured")
 
     def to_json(self) -> dict[str, Any]:
         """The row in the order and under the names that `emb build --json` promises."""
@@ -156,4 +163,39 @@ class BenchReport:
             "rows": [row.to_json() for row in self.rows],
             "errors": list(self.errors),
             "machine": self.machine,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardReport:
+    """What was measured on one board.
+
+    device: as the user calls it.  machine: what it is.  model: the file.  images: in words, what accuracy is over.
+    rows, runs: one of each for a number of threads; accuracy is the same in all rows.
+    identical: how many of `compared` outputs are the bits that the same runtime gives on this machine; None if it is
+    not here, or gives other bits by its nature.
+    notes: what may have disturbed the measurement.
+    """
+
+    device: str
+    machine: str
+    model: str
+    images: str
+    rows: tuple[Row, ...]
+    runs: tuple[BoardRun, ...]
+    identical: int | None
+    compared: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `emb bench --host … --json`, raw samples included."""
+        return {
+            "device": self.device,
+            "machine": self.machine,
+            "model": self.model,
+            "images": self.images,
+            "rows": [row.to_json() for row in self.rows],
+            "runs": [run.to_json() for run in self.runs],
+            "identical_outputs": None if self.identical is None else {"equal": self.identical, "of": self.compared},
+            "notes": list(self.notes),
         }

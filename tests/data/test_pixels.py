@@ -77,6 +77,13 @@ def test_the_centre_is_cropped_to_the_aspect_ratio(tmp_path: Path) -> None:
     assert np.all(np.abs(smaller.astype(int) - 100) <= 10)
 
 
+@pytest.mark.parametrize("length", [29, 31, 58, 62, 117])
+def test_a_square_image_is_whole_whatever_its_length(tmp_path: Path, length: int) -> None:
+    """length / 28 * 28 is not quite length in floating point."""
+    Image.fromarray(np.full((length, length), 90, np.uint8)).save(tmp_path / "a.png")
+    assert np.all(data.read_image(tmp_path / "a.png", shape=(28, 28, 1)) == 90)
+
+
 def test_scaling_down_averages(tmp_path: Path) -> None:
     checks = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
     Image.fromarray(checks).save(tmp_path / "a.png")

@@ -313,7 +313,7 @@ def fitted(pixels: Any, *, height: int, width: int, channels: int) -> Any:
     """The picture as the model takes it: grey by ITU-R 601 luma or RGB, its largest centred part scaled to size.
 
     pixels: (h, w, 1 or 3) uint8. Returns (height, width, channels) uint8, with the bits of Pillow's
-    resize(BILINEAR, box=...), which averages over all source pixels when it makes a picture smaller.
+    (13.0) resize(BILINEAR, box=...), which averages over all source pixels when it makes a picture smaller.
     """
     import numpy as np
 
@@ -324,9 +324,14 @@ def fitted(pixels: Any, *, height: int, width: int, channels: int) -> Any:
     if (rows, columns) != (height, width):
         part = min(columns / width, rows / height)
         left, top = (columns - width * part) / 2, (rows - height * part) / 2
-        # Across, then down, each rounded to 8 bits.
-        pixels = scaled(pixels.swapaxes(0, 1), left, left + width * part, width).swapaxes(0, 1)
-        pixels = scaled(pixels, top, top + height * part, height)
+        box = {
+            0: (max(0.0, top), min(top + height * part, rows), height),
+            1: (max(0.0, left), min(left + width * part, columns), width),
+        }
+        # Across, then down, each rounded to 8 bits; Pillow 13 turns it round where that is less work, by this rule.
+        down_first = rows > height and rows - height > 2 * (columns - width)
+        for axis in (0, 1) if down_first else (1, 0):
+            pixels = scaled(pixels.swapaxes(0, axis), *box[axis]).swapaxes(0, axis)
     return np.ascontiguousarray(np.repeat(pixels, channels // pixels.shape[2], axis=2))
 
 
