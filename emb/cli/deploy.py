@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emb.cli.options import Json, complete_target
+from emb.cli.options import Host, Json, SshConfig, complete_target
 
 if TYPE_CHECKING:
     from emb.pipeline.deploy import Outcome
-
-Host = Annotated[
-    str | None,
-    typer.Option(metavar="HOST", help="Where: an alias of your ssh configuration, user@name, or ssh://user@name:port."),
-]
-SshConfig = Annotated[
-    Path | None,
-    typer.Option("--ssh-config", metavar="FILE", envvar="EMB_SSH_CONFIG", help="For ssh, instead of your own."),
-]
 
 
 def deploy(

@@ -66,14 +66,12 @@ def look(ssh: Ssh) -> BoardFacts:
 def parse(text: str, *, host: str) -> BoardFacts:
     """The facts in look.sh's output. Raises BoardError if it is not that."""
     values: dict[str, str] = {}
-    pythons: dict[str, BoardPython] = {}
+    pythons: list[BoardPython] = []
     for line in text.splitlines():
         key, _, value = line.partition("=")
         if key == "python":
             version, bits, venv, path = value.split(" ", 3)
-            # `python3` is one of the others, under the name that is used most.
-            found = BoardPython(path=path, version=version, bits=int(bits), has_venv=venv == "venv")
-            pythons.setdefault(version, found)
+            pythons.append(BoardPython(path=path, version=version, bits=int(bits), has_venv=venv == "venv"))
         else:
             values[key] = value.strip()
     if not values.get("architecture"):
@@ -88,7 +86,7 @@ def parse(text: str, *, host: str) -> BoardFacts:
         home=values.get("home", ""),
         free_bytes=int(free) * 1024 if free.isdigit() else None,
         model=values.get("model", ""),
-        pythons=tuple(pythons.values()),
+        pythons=tuple(pythons),
     )
 
 

@@ -190,13 +190,21 @@ def _located(source: str) -> Path:
     )
 
 
+def deployed_name(build: Path) -> str:
+    """The name under which a build, or the build that a model file lies in, is deployed."""
+    name = (build if build.is_dir() else build.parent).resolve().name
+    if not is_safe_name(name):
+        raise SpecError(f"a build called {name!r} is on no board", why="it cannot be bundled", fix="rename the build")
+    return name
+
+
 def _name_of(source: str) -> str:
     """The name under which `source` is deployed; a name that is nothing here may be one on the board."""
     for path in (Path(source), Path("builds") / source):
         if (path / MANIFEST).is_file() or path.is_file():
             return open_bundle(path).manifest.name
         if (path / "contract.json").is_file():
-            return path.resolve().name
+            return deployed_name(path)
     if not is_safe_name(source):
         raise SpecError(f"{source!r} is no name of a release", fix="emb deploy --list shows the names")
     return source
