@@ -16,6 +16,7 @@ from emb.errors import BoardError, DeployError, EmbError
 # The board gives up after 30 s without a sign of life.
 ALIVE_EVERY_S = 5
 _PREFIX = b"emb: "
+_SWITCH = "the switch"
 
 _MODULES = ("talk", "files", "environment", "releases")
 """Of device/, each behind those that it imports."""
@@ -66,7 +67,7 @@ def ask(ssh: Ssh, *, python: str, request: Mapping[str, Any], tell: Tell, conten
                         talk.send(name.encode() + b"\n")
                         talk.send(content)
             elif "ready" in message:
-                step = "the switch; `emb deploy --list` says whether it was made"
+                step = _SWITCH
                 talk.send(b"go\n")
             elif "done" in message:
                 return message["done"]
@@ -122,16 +123,12 @@ def _refusal(host: str, error: Mapping[str, Any]) -> EmbError:
 
 
 def _lost(session: Session, step: str) -> DeployError:
+    if step == _SWITCH:
+        fix = "emb deploy --list says whether it was made"
+    else:
+        fix = "deploy again; what was current before still is"
     try:
         code = session.finish()
     except BoardError as error:
-        return DeployError(
-            f"the connection to {session.host} was lost during {step}",
-            why=error.why,
-            fix="deploy again; what was current before still is",
-        )
-    return DeployError(
-        f"{session.host} stopped during {step}",
-        why=session.words() or f"exit code {code}",
-        fix="deploy again; what was current before still is",
-    )
+        return DeployError(f"the connection to {session.host} was lost during {step}", why=error.why, fix=fix)
+    return DeployError(f"{session.host} stopped during {step}", why=session.words() or f"exit code {code}", fix=fix)

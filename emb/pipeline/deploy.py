@@ -16,6 +16,7 @@ from emb.deploy.look import BoardFacts, BoardPython, any_python, chosen_python, 
 from emb.deploy.remote import ask
 from emb.deploy.ssh import Ssh
 from emb.errors import EmbError, ModelError, SpecError
+from emb.pipeline.recipes import load_target
 from emb.spec.bundle import MANIFEST, is_safe_name
 
 _REQUIREMENTS = "requirements.txt"
@@ -164,7 +165,7 @@ def _bundle(source: str, *, target: str | None, vendor: bool, python: str | None
                 fix="leave it out, or give the build",
             )
         bundle = open_bundle(path)
-        if target is not None and target != bundle.manifest.target:
+        if target is not None and load_target(target).name != bundle.manifest.target:
             raise SpecError(
                 f"{source} is a bundle for {bundle.manifest.target}, not for {target}",
                 fix=f"bundle the build for it: emb bundle BUILD --target {target}",

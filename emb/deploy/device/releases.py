@@ -181,8 +181,8 @@ def deploy(board, request):
         board.client.say(step="self-test")
         self_test(board.client, release)
         before = board.current(name)
-        make_current(board, name, digest, release, before=before)
         write(board.root / name / "run", RUN, mode=0o755)
+        make_current(board, name, digest, release, before=before)
         if request["service"]:
             start_service(board, name)
         board.client.say(done={"digest": digest, "replaced": "" if before == digest else before})
@@ -302,9 +302,10 @@ def start_service(board, name):
     """A socket of the user's systemd that hands each connection to the release that is current then."""
     units = Path.home() / ".config/systemd/user"
     units.mkdir(parents=True, exist_ok=True)
-    write(units / f"emb-{name}.socket", SOCKET.format(name=name, connections=os.cpu_count() or 1))
-    write(units / f"emb-{name}@.service", SERVICE.format(name=name))
-    for command in (["daemon-reload"], ["enable", "--now", f"emb-{name}.socket"]):
+    unit = f"emb-{name.replace('+', '_')}"  # systemd takes no "+" in a unit's name
+    write(units / f"{unit}.socket", SOCKET.format(name=name, connections=os.cpu_count() or 1))
+    write(units / f"{unit}@.service", SERVICE.format(name=name))
+    for command in (["daemon-reload"], ["enable", "--now", f"{unit}.socket"]):
         run(
             board.client,
             ["systemctl", "--user", *command],
