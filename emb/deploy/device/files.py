@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-from pathlib import Path
 
 from talk import Refusal
 
@@ -70,7 +69,9 @@ def receive(client, folder, bundle_json, others):
                 file.write(data)
                 left -= len(data)
         (folder / name).chmod(0o755 if name == "run.py" else 0o644)
-    os.sync()
+        sync(folder / name)
+    for path in (folder / "bundle.json", *(path for path in folder.rglob("*") if path.is_dir()), folder):
+        sync(path)
 
 
 def _link(client, other, folder, missing):
@@ -98,7 +99,7 @@ def switch(link, target):
     new.unlink(missing_ok=True)
     new.symlink_to(target)
     new.replace(link)
-    sync_folder(link.parent)
+    sync(link.parent)
 
 
 def write(path, text, *, mode=0o644):
@@ -106,12 +107,13 @@ def write(path, text, *, mode=0o644):
     new = path.with_name(f"{path.name}.new")
     new.write_text(text, encoding="utf-8")
     new.chmod(mode)
+    sync(new)
     new.replace(path)
 
 
-def sync_folder(path):
-    """Have the disk know a folder's names."""
-    descriptor = os.open(Path(path), os.O_RDONLY)
+def sync(path):
+    """Have the disk hold a file's content, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

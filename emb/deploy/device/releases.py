@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 from environment import MARK, install, is_complete, run, self_test
-from files import receive, remove, require_intact, switch, sync_folder, write
+from files import receive, remove, require_intact, switch, sync, write
 from talk import Client, Gone, Refusal
 
 LOCK_WAIT_S = 1800
@@ -226,12 +226,12 @@ def make_current(board, name, digest, release, *, before):
     }
     ask_to_go_on(board)
     write(release / "release.json", json.dumps(note, indent=2) + "\n")
-    os.sync()
+    sync(release)
     if release != final:
         if final.exists():  # with damaged files, or it would not have been brought again
             final.rename(final.with_name(f"{digest}.damaged.partial"))
         release.rename(final)
-        sync_folder(final.parent)
+        sync(final.parent)
     switch(board.root / name / "current", f"releases/{digest}")
     board.clean()
 
