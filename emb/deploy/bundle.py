@@ -6,22 +6,18 @@ nothing but the plain files that bundle.json lists is accepted, and nothing is w
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
 import os
 import shutil
 import stat
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
+from emb.deploy.archive import MOST_FILES, content_of, members, readable, refused, unpacked, write
 from emb.errors import ModelError, SpecError, StoreError
 from emb.spec.bundle import IGNORED_DIRECTORIES, MANIFEST, BundleManifest, FileEntry
 from emb.spec.decode import decode
@@ -29,12 +25,7 @@ from emb.store import explained, sha256_of_file
 
 MOST_BYTES = 1 << 30
 _MOST_MANIFEST_BYTES = 1 << 20
-_MOST_FILES = 1000
-_MOST_PADDING_BYTES = 2 * tarfile.RECORDSIZE
-_BLOCK = tarfile.BLOCKSIZE
-_MODES = (0o644, 0o755)
 _EXECUTABLE = ("run.py",)
-_AGAIN = "make the bundle again, and copy it once more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +54,14 @@ class Bundle:
         """(name, content) of every listed file, bundle.json left out. Raises ModelError as `open_bundle`."""
         if self.path.is_dir():
             for name, entry in sorted(self.manifest.files.items()):
-                with _readable(self.path):
+                with readable(self.path):
                     content = _listed_file(self.path, name, entry)
                 yield name, content
             return
-        with _archive(self.path) as stream:
+        with unpacked(self.path) as stream:
             digest = hashlib.sha256(_manifest_member(stream, self.path)[1]).hexdigest()
             if digest != self.digest:
-                raise _refused(self.path, "it is not the one that was opened")
+                raise refused(self.path, "it is not the one that was opened")
             yield from _listed_members(stream, self.manifest, self.path)
 
     def unpack(self, directory: Path) -> None:
@@ -102,9 +93,9 @@ def open_bundle(path: Path) -> Bundle:
     Raises ModelError.
     """
     if path.is_dir():
-        with _readable(path):
+        with readable(path):
             return _open_directory(path)
-    with _archive(path) as stream:
+    with unpacked(path) as stream:
         manifest, content = _manifest_member(stream, path)
         for _ in _listed_members(stream, manifest, path):
             pass
@@ -137,37 +128,8 @@ def write_archive(directory: Path, archive: Path, *, manifest: BundleManifest) -
 
     bundle.json comes first, so that every other member can be judged before it is read. Raises StoreError.
     """
-    with explained("write", archive):
-        descriptor, name = tempfile.mkstemp(prefix=f".{archive.name}.new-", dir=archive.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as raw:
-                _write_members(raw, directory, manifest)
-                os.fchmod(raw.fileno(), 0o644)
-            Path(name).replace(archive)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-
-
-def _write_members(raw: BinaryIO, directory: Path, manifest: BundleManifest) -> None:
-    top = manifest.directory_name
-    folders = sorted({parent.as_posix() for name in manifest.files for parent in Path(name).parents} - {"."})
-    with (
-        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=9) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        for name in ["", *folders]:
-            tar.addfile(_member(f"{top}/{name}".rstrip("/"), kind=tarfile.DIRTYPE))
-        for name in [MANIFEST, *sorted(manifest.files)]:
-            content = (directory / name).read_bytes()
-            tar.addfile(_member(f"{top}/{name}", length=len(content)), io.BytesIO(content))
-
-
-def _member(name: str, *, kind: bytes = tarfile.REGTYPE, length: int = 0) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type, member.size, member.mtime = kind, length, 0
-    member.mode = 0o755 if kind == tarfile.DIRTYPE or name.rpartition("/")[2] in _EXECUTABLE else 0o644
-    return member
+    names = [MANIFEST, *sorted(manifest.files)]
+    write(directory, archive, top=manifest.directory_name, names=names, executable=_EXECUTABLE)
 
 
 def _put(directory: Path, name: str, content: bytes) -> None:
@@ -176,20 +138,16 @@ def _put(directory: Path, name: str, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _refused(path: Path, why: str) -> ModelError:
-    return ModelError(f"{path} is no bundle to trust", why=why, fix=_AGAIN)
-
-
 def _decoded(content: bytes, path: Path) -> BundleManifest:
     try:
         table = json.loads(content)
         manifest = decode(BundleManifest, table if isinstance(table, dict) else {}, source=MANIFEST)
     except (ValueError, RecursionError) as error:
-        raise _refused(path, f"{MANIFEST} is damaged: {error}") from error
+        raise refused(path, f"{MANIFEST} is damaged: {error}") from error
     except SpecError as error:
-        raise _refused(path, f"{error.what}: {error.why}") from error
-    if len(manifest.files) > _MOST_FILES or sum(entry.bytes for entry in manifest.files.values()) > MOST_BYTES:
-        raise _refused(path, f"it holds more than {_MOST_FILES:,} files or {MOST_BYTES:,} bytes")
+        raise refused(path, f"{error.what}: {error.why}") from error
+    if len(manifest.files) > MOST_FILES or sum(entry.bytes for entry in manifest.files.values()) > MOST_BYTES:
+        raise refused(path, f"it holds more than {MOST_FILES:,} files or {MOST_BYTES:,} bytes")
     return manifest
 
 
@@ -198,7 +156,7 @@ def _open_directory(path: Path) -> Bundle:
     if place.is_symlink() or not place.is_file():
         raise ModelError(f"{path} is no bundle", why=f"it holds no {MANIFEST}", fix="give what emb bundle has made")
     if place.stat().st_size > _MOST_MANIFEST_BYTES:
-        raise _refused(path, f"{MANIFEST} is larger than {_MOST_MANIFEST_BYTES:,} bytes")
+        raise refused(path, f"{MANIFEST} is larger than {_MOST_MANIFEST_BYTES:,} bytes")
     content = place.read_bytes()
     manifest = _decoded(content, path)
     for name, entry in sorted(manifest.files.items()):
@@ -206,7 +164,7 @@ def _open_directory(path: Path) -> Bundle:
     known = {*manifest.files, MANIFEST}
     for name in _names_in(path):
         if name not in known:
-            raise _refused(path, f"{name} is not listed in {MANIFEST}")
+            raise refused(path, f"{name} is not listed in {MANIFEST}")
     return Bundle(path=path, digest=hashlib.sha256(content).hexdigest(), manifest=manifest, manifest_bytes=content)
 
 
@@ -225,15 +183,15 @@ def _listed_file(directory: Path, name: str, entry: FileEntry) -> bytes:
     path = directory / name
     for part in (path, *path.relative_to(directory).parents):
         if (directory / part).is_symlink() and directory / part != directory:
-            raise _refused(directory, f"{name} is a link")
+            raise refused(directory, f"{name} is a link")
     try:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        raise _refused(directory, f"{name} is missing") from None
+        raise refused(directory, f"{name} is missing") from None
     if not stat.S_ISREG(status.st_mode):
-        raise _refused(directory, f"{name} is no regular file")
+        raise refused(directory, f"{name} is no regular file")
     if status.st_size != entry.bytes:
-        raise _refused(directory, f"{name} has {status.st_size:,} bytes, not {entry.bytes:,}")
+        raise refused(directory, f"{name} has {status.st_size:,} bytes, not {entry.bytes:,}")
     content = path.read_bytes()
     _require_sha256(content, name, entry, directory)
     return content
@@ -241,104 +199,40 @@ def _listed_file(directory: Path, name: str, entry: FileEntry) -> bytes:
 
 def _require_sha256(content: bytes, name: str, entry: FileEntry, path: Path) -> None:
     if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise _refused(path, f"{name} is not what {MANIFEST} lists: its sha256 differs")
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise ModelError(
-            f"cannot read the bundle {path}", why=why, fix="check the path, or make it: emb bundle"
-        ) from error
-
-
-@contextmanager
-def _archive(path: Path) -> Iterator[BinaryIO]:
-    """The unpacked bytes of a .tar.gz. Raises ModelError for what is none."""
-    with _readable(path), path.open("rb") as packed:
-        try:
-            yield cast("BinaryIO", gzip.GzipFile(fileobj=packed))
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise _refused(path, f"it is no whole .tar.gz: {error}") from error
+        raise refused(path, f"{name} is not what {MANIFEST} lists: its sha256 differs")
 
 
 def _manifest_member(stream: BinaryIO, path: Path) -> tuple[BundleManifest, bytes]:
     """bundle.json, which comes before every other file of the archive."""
-    for member in _members(stream, path):
+    for member in members(stream, path):
         if member.isdir():
             continue
         if member.name.count("/") != 1 or not member.name.endswith(f"/{MANIFEST}"):
-            raise _refused(path, f"its first file is {member.name!r}, not {MANIFEST}")
+            raise refused(path, f"its first file is {member.name!r}, not {MANIFEST}")
         if member.size > _MOST_MANIFEST_BYTES:
-            raise _refused(path, f"{MANIFEST} is larger than {_MOST_MANIFEST_BYTES:,} bytes")
-        content = _content(stream, member, path)
+            raise refused(path, f"{MANIFEST} is larger than {_MOST_MANIFEST_BYTES:,} bytes")
+        content = content_of(stream, member, path)
         manifest = _decoded(content, path)
         if member.name != f"{manifest.directory_name}/{MANIFEST}":
-            raise _refused(path, f"it is of {manifest.directory_name} and holds {member.name!r}")
+            raise refused(path, f"it is of {manifest.directory_name} and holds {member.name!r}")
         return manifest, content
-    raise _refused(path, f"it holds no {MANIFEST}")
+    raise refused(path, f"it holds no {MANIFEST}")
 
 
 def _listed_members(stream: BinaryIO, manifest: BundleManifest, path: Path) -> Iterator[tuple[str, bytes]]:
     missing = dict(manifest.files)
-    for member in _members(stream, path):
+    for member in members(stream, path):
         top, _, name = member.name.partition("/")
         if top != manifest.directory_name or member.isdir():
-            raise _refused(path, f"{member.name!r} is not listed in {MANIFEST}")
+            raise refused(path, f"{member.name!r} is not listed in {MANIFEST}")
         entry = missing.pop(name, None)
         if entry is None:
             twice = name in manifest.files or name == MANIFEST
-            raise _refused(path, f"{name!r} is there twice" if twice else f"{name!r} is not listed in {MANIFEST}")
+            raise refused(path, f"{name!r} is there twice" if twice else f"{name!r} is not listed in {MANIFEST}")
         if member.size != entry.bytes:
-            raise _refused(path, f"{name} has {member.size:,} bytes, not {entry.bytes:,}")
-        content = _content(stream, member, path)
+            raise refused(path, f"{name} has {member.size:,} bytes, not {entry.bytes:,}")
+        content = content_of(stream, member, path)
         _require_sha256(content, name, entry, path)
         yield name, content
     if missing:
-        raise _refused(path, f"{min(missing)} is missing")
-
-
-def _members(stream: BinaryIO, path: Path) -> Iterator[tarfile.TarInfo]:
-    """The headers, one by one; the caller has read a file's content before it asks for the next.
-
-    tarfile's own reader would follow extended headers of any size; here a header is 512 bytes and speaks for itself.
-    """
-    for _ in range(2 * _MOST_FILES):
-        block = stream.read(_BLOCK)
-        if len(block) != _BLOCK:
-            raise _refused(path, "it ends too early")
-        if not block.strip(b"\0"):
-            # Nothing may hide behind the end, where another reader would go on.
-            rest = stream.read(_MOST_PADDING_BYTES)
-            if rest.strip(b"\0") or stream.read(1):
-                raise _refused(path, "it goes on behind its end")
-            return
-        yield _header(block, path)
-    raise _refused(path, f"it holds more than {_MOST_FILES:,} files")
-
-
-def _header(block: bytes, path: Path) -> tarfile.TarInfo:
-    try:
-        member = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-    except (tarfile.HeaderError, ValueError) as error:
-        raise _refused(path, f"it is no tar archive that emb wrote: {error}") from error
-    if member.type not in (tarfile.REGTYPE, tarfile.DIRTYPE):
-        raise _refused(path, f"{member.name!r} is neither a file nor a folder")
-    if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise _refused(path, f"{member.name!r} leads out of the bundle")
-    if member.size < 0 or (member.isdir() and member.size):
-        raise _refused(path, f"{member.name!r} has an impossible size")
-    if member.mode not in _MODES:
-        raise _refused(path, f"{member.name!r} has the mode {member.mode:o}")
-    return member
-
-
-def _content(stream: BinaryIO, member: tarfile.TarInfo, path: Path) -> bytes:
-    content = stream.read(member.size)
-    padding = stream.read(-member.size % _BLOCK)
-    if len(content) != member.size or len(padding) != -member.size % _BLOCK:
-        raise _refused(path, "it ends too early")
-    return content
+        raise refused(path, f"{min(missing)} is missing")

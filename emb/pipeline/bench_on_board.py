@@ -15,7 +15,7 @@ from emb.bench import top1
 from emb.bench.board import doubts
 from emb.errors import ModelError, RuntimeFailure, SpecError
 from emb.pipeline.bench import fixed_fields, images_for
-from emb.pipeline.bundle import SAME_BITS_EVERYWHERE, contract_of
+from emb.pipeline.bundle_source import SAME_BITS_EVERYWHERE, contract_of
 from emb.pipeline.deliverable import Deliverable, find_all
 from emb.runtimes import RUNTIMES, open_runtime, to_input, to_scores
 from emb.spec.board import BoardMachine, BoardRun

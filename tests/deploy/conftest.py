@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from emb import deploy
-from emb.deploy.bundle import entries_of, manifest_text, set_modes, write_archive
+from emb.deploy.bundle import entries_of, manifest_text, open_bundle, set_modes, write_archive
 from emb.spec.bundle import FORMAT_VERSION, MANIFEST, BundleManifest, GoldenOutput, Requirements
 
 CONTENTS = {
@@ -69,7 +69,5 @@ def archive(directory: Path, tmp_path: Path) -> Path:
     """The same bundle's .tar.gz, alone in a folder."""
     (tmp_path / "alone").mkdir()
     path = tmp_path / "alone" / "sound.tar.gz"
-    from emb.deploy.bundle import open_bundle
-
     write_archive(directory, path, manifest=open_bundle(directory).manifest)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -89,8 +90,6 @@ def test_python_3_9_can_read_it() -> None:
             else []
         )
     }
-    import sys
-
     assert imported - set(sys.stdlib_module_names) == {"numpy"}
     # A union of types is evaluated in annotations alone, which the future import keeps as text.
     assert "from __future__ import annotations" in path.read_text(encoding="utf-8")

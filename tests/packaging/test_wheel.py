@@ -46,3 +46,18 @@ def test_recipes_and_targets_are_inside(installed: Path):
 def test_it_can_run(installed: Path):
     inspected = json.loads(emb(installed, "inspect", "lenet"))
     assert inspected["totals"]["parameters"] == 61_706
+
+
+def test_what_boards_get_is_inside(installed: Path):
+    program = (
+        "from pathlib import Path; from emb import deploy; from emb.deploy.requirements import lock_file;"
+        "print(lock_file()); print(Path(deploy.__file__).parent / 'device' / 'run.py')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    call = [sys.executable, "-c", program]
+    done = subprocess.run(call, check=True, capture_output=True, text=True, env=environment, cwd=installed)
+    lock, run = map(Path, done.stdout.splitlines())
+    assert lock.read_bytes() == (ROOT / "requirements.lock").read_bytes()
+    assert run.read_bytes() == (ROOT / "emb" / "deploy" / "device" / "run.py").read_bytes()
+    assert lock.is_relative_to(installed)
+    assert run.is_relative_to(installed)

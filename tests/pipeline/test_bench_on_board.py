@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from emb.deploy.exchange import exchange
 from emb.errors import ModelError, RuntimeFailure
@@ -98,11 +100,10 @@ def test_fewer_images_are_taken_evenly(emb: Any, boards: dict[str, Channel], tmp
         assert json.loads(saved.read_text())["device"] == device
         assert read.read_text() == markdown(replace(report, device=device))
     assert len(list((tmp_path / "boards").iterdir())) == 4
-    from rich.console import Console
-
-    console = Console(width=160, record=True, quiet=True)
-    console.print(render(report))
-    assert "measured on a board: " in console.export_text()
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(render(report))
+    assert "measured on a board: " in capture.get()
 
 
 def test_a_board_with_another_model(emb: Any, built: Any, boards: dict[str, Channel], tmp_path: Path) -> None:
@@ -139,8 +140,6 @@ def test_a_model_without_labelled_images_is_timed_all_the_same(
     emb: Any, boards: dict[str, Channel], tmp_path: Path
 ) -> None:
     """A build whose manifest tells of no data: random pixels, whose outputs are compared all the same."""
-    import shutil
-
     copy = tmp_path / "built"
     shutil.copytree(emb.home / "built", copy)
     (copy / "manifest.json").unlink()

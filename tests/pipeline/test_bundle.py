@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emb.deploy.bundle import open_bundle
+from emb.deploy.bundle import entries_of, manifest_text, open_bundle
 from emb.errors import ModelError
+from emb.spec.bundle import BundleManifest
+from emb.spec.decode import decode
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +83,24 @@ def test_what_is_in_it(emb: Any, bundles: Any) -> None:
     assert [(one["runtime"], one["mode"]) for one in bundles["onnx"]["bundle"]["golden"]] == [
         ("onnxruntime", "default")
     ]
+
+
+def test_what_is_said(emb: Any, bundles: Any) -> None:
+    made = bundles["tflite"]
+    place = "bundles/built-linux-x86-64"
+    assert emb.run("bundle", "built", "--target", "linux-x86-64").stdout.splitlines() == [
+        place,
+        f"{place}.tar.gz  ({made['archive_bytes']:,} bytes)",
+        f"digest {made['digest']}",
+        "lenet-int8.tflite on litert (default); golden outputs of litert (default), litert (reference), "
+        "tflite-runtime (reference)",
+        f"needs x86_64, Python 3.11, 3.12, 3.13, glibc 2.27, {made['bundle']['requires']['free_bytes']:,} bytes",
+    ]
+    page = (emb.home / place / "README.md").read_text()
+    assert "# built for Any x86-64 machine with Linux" in page
+    assert ".venv/bin/pip install --require-hashes -r requirements.txt" in page
+    assert f"| file | `lenet-int8.tflite`, {made['bundle']['files']['lenet-int8.tflite']['bytes']:,} bytes, " in page
+    assert "| input | 1 x 28 x 28 x 1 int8, NHWC, grey |" in page
 
 
 def test_the_same_build_gives_the_same_bytes(emb: Any, bundles: Any) -> None:
@@ -156,6 +176,28 @@ def test_images_get_the_classes_that_emb_gives(emb: Any, bundles: Any, tmp_path:
     assert words.startswith(f"{names[0]}: 3 ")
 
 
+def test_colours_sides_of_two_lengths_and_channels_first(emb: Any, tmp_path: Path) -> None:
+    """A model that was not trained will do: its answers are compared, not believed."""
+    emb.json(
+        "build", "lenet", "--set", "input.shape=[28, 36, 3]", "--no-train", "--quantize", "int8", "--output", "rgb"
+    )
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (77, 50, 3), dtype=np.uint8)).save(tmp_path / "tall.png")
+    Image.fromarray(rng.integers(0, 256, (41, 90), dtype=np.uint8)).save(tmp_path / "grey.png")
+    names = [str(tmp_path / name) for name in ("tall.png", "grey.png")]
+    for file, layout in [("lenet-int8.tflite", "NHWC"), ("lenet-int8.onnx", "NCHW")]:
+        place = tmp_path / file
+        emb.json("bundle", "rgb", "--target", "host", "--file", file, "--output", str(place))
+        assert json.loads((place / "contract.json").read_text())["models"][0]["input"]["layout"] == layout
+        assert told(place, "self-test")["passed"]
+        expected = emb.json("run", f"rgb/{file}", *names, "--top", "10")
+        for answer, other in zip(told(place, "classify", *names, "--top", "10"), expected, strict=True):
+            assert [one["label"] for one in answer["classes"]] == [one["label"] for one in other["classes"]]
+            assert [one["probability"] for one in answer["classes"]] == pytest.approx(
+                [one["probability"] for one in other["classes"]], abs=1e-6
+            )
+
+
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
 def test_measuring(emb: Any, bundles: Any, kind: str) -> None:
     directory = emb.home / bundles[kind]["directory"]
@@ -202,10 +244,7 @@ def test_a_listing_that_was_tampered_with_as_well(unpacked: Path, bundles: Any) 
     outputs = np.load(golden)
     outputs[5, 5] ^= 1
     np.save(golden, outputs)
-    from emb.deploy.bundle import entries_of, manifest_text
-    from emb.spec.bundle import BundleManifest
-
-    manifest = open_bundle_loosely(unpacked)
+    manifest = decode(BundleManifest, json.loads((unpacked / "bundle.json").read_text()), source="bundle.json")
     entries = {name: entry for name, entry in entries_of(unpacked).items() if name != "bundle.json"}
     fields = {name: getattr(manifest, name) for name in manifest.__slots__} | {"files": entries}
     (unpacked / "bundle.json").write_bytes(manifest_text(BundleManifest(**fields)))
@@ -220,13 +259,6 @@ def test_a_listing_that_was_tampered_with_as_well(unpacked: Path, bundles: Any) 
     ]
 
 
-def open_bundle_loosely(directory: Path) -> Any:
-    from emb.spec.bundle import BundleManifest
-    from emb.spec.decode import decode
-
-    return decode(BundleManifest, json.loads((directory / "bundle.json").read_text()), source="bundle.json")
-
-
 def test_what_does_not_belong_there(unpacked: Path) -> None:
     for name in (".venv", "__pycache__", "venv"):
         (unpacked / name).mkdir()
@@ -236,6 +268,40 @@ def test_what_does_not_belong_there(unpacked: Path) -> None:
     (unpacked / "onnx").symlink_to("/tmp")
     faults = told(unpacked, "self-test", expect=1)["faults"]
     assert faults == ["onnx does not belong to the bundle", "golden/more.npy does not belong to the bundle"]
+
+
+def test_what_lies_beside_run_py_is_not_imported(unpacked: Path) -> None:
+    for name in ("json", "argparse", "numpy", "ai_edge_litert"):
+        (unpacked / f"{name}.py").write_text("print('evil')")
+    done = run_py(unpacked, "self-test", expect=1, isolated=False)
+    assert b"evil" not in done.stdout + done.stderr
+    assert done.stdout.decode().splitlines()[0] == "fault: ai_edge_litert.py does not belong to the bundle"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {}},
+        {"files": []},
+        {"files": {"../secret": {"bytes": 1, "sha256": "00"}}},
+        {"model": "other.tflite"},
+        {"golden": [{"runtime": "os", "mode": "default", "file": "labels.txt"}]},
+        {"golden": [{}]},
+        {"runtime": None},
+    ],
+)
+def test_a_listing_that_is_none(unpacked: Path, change: dict[str, Any]) -> None:
+    table = json.loads((unpacked / "bundle.json").read_text())
+    (unpacked / "bundle.json").write_text(json.dumps({**table, **change}))
+    for command in ("self-test", "predict"):
+        done = run_py(unpacked, command, expect=1)
+        assert last_error(done).startswith("error: bundle.json is damaged: ")
+
+
+def test_a_contract_that_is_none(unpacked: Path) -> None:
+    for content in ("{}", '{"models": [{}, {}]}', '{"models": 3}', "[]", "{"):
+        (unpacked / "contract.json").write_text(content)
+        assert "contract.json" in last_error(run_py(unpacked, "predict", expect=1))
 
 
 def test_links_and_missing_files(unpacked: Path) -> None:
@@ -293,7 +359,8 @@ def test_a_python_without_the_runtime(unpacked: Path, tmp_path: Path) -> None:
         (("predict",), bytes(100), "the last frame has 100 bytes; this model takes frames of 784"),
         (("predict", "--runtime", "tflite"), b"", "unknown runtime 'tflite'; known: litert, tflite-runtime, "),
         (("predict", "--runtime", "onnxruntime"), b"", "onnxruntime (default) does not run lenet-int8.tflite"),
-        (("bench", "--threads", "0"), b"", "argument --threads: must be 1 or more, or all, not 0"),
+        (("bench", "--threads", "0"), b"", "argument --threads: must be 1 or more, not 0"),
+        (("classify", "x.png", "--top", "0"), b"", "argument --top: must be 1 or more, not 0"),
         (("bench", "--seconds", "-1"), b"", "argument --seconds: must be above 0, not -1"),
     ],
 )  # fmt: skip
@@ -358,8 +425,8 @@ def test_what_cannot_be_bundled(emb: Any, built: Any, arguments: tuple[str, ...]
 
 
 def test_a_build_that_was_tampered_with(emb: Any, built: Any, tmp_path: Path) -> None:
-    for name in ("lenet-int8.tflite", "golden/images.npy", "labels.txt"):
-        copy = tmp_path / Path(name).stem
+    for name in ("lenet-int8.tflite", "golden/images.npy", "labels.txt", "contract.json"):
+        copy = tmp_path / Path(name).name
         shutil.copytree(emb.home / "built", copy)
         content = bytearray((copy / name).read_bytes())
         content[-1] ^= 1

@@ -13,6 +13,12 @@ also Pillow. Exit code 0: done. 1: the self-test or the runtime failed. 2: the c
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
+    # Python would look for every module beside this file first, and run what somebody has put there.
+    del sys.path[0]
+
 import argparse
 import array
 import gc
@@ -23,7 +29,6 @@ import os
 import platform
 import stat
 import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -61,6 +66,29 @@ def read_json(name: str) -> Any:
         return json.loads((HERE / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Failure(f"cannot read {name} of the bundle: {error}", 1) from None
+
+
+def read_manifest() -> dict[str, Any]:
+    """bundle.json, if it has the form of one; whether it tells the truth is the self-test's to find out."""
+    manifest: dict[str, Any] = read_json("bundle.json")
+    try:
+        if not is_manifest(manifest):
+            raise ValueError("it lists other files than it names")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise Failure(f"bundle.json is damaged: {type(error).__name__} {error}", 1) from None
+    return manifest
+
+
+def is_manifest(manifest: dict[str, Any]) -> bool:
+    files, golden = manifest["files"], manifest["golden"]
+    named = [manifest["model"], *(one["file"] for one in golden)]
+    ways = [(one["runtime"], one["mode"]) for one in [manifest, *golden]]
+    return (
+        all(isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in files.values())
+        and not any(name.startswith("/") or ".." in name.split("/") for name in files)
+        and all(name in files for name in named)
+        and all(runtime in RUNTIMES and mode in RESOLVERS for runtime, mode in ways)
+    )
 
 
 def sha256_of(path: Path) -> str:
@@ -365,24 +393,24 @@ class Model:
     """The bundle's model on one runtime. Raises Failure if the runtime is missing or refuses the model."""
 
     def __init__(self, manifest: dict[str, Any], *, runtime: str, mode: str, threads: int) -> None:
-        self.contract = read_json("contract.json")
-        described = self.contract["models"][0]
-        self.input, self.output, self.scores = described["input"], described["output"], described["scores"]
         self.file, self.runtime, self.mode, self.threads = manifest["model"], runtime, mode, threads
-        if (described["format"] == "onnx") != (runtime == "onnxruntime") or (runtime, mode) == (
-            "onnxruntime",
-            "reference",
-        ):
-            raise Failure(f"{runtime} ({mode}) does not run {self.file}")
-        library = load_runtime(runtime)
+        self.contract = read_json("contract.json")
         try:
-            opened = open_onnx if runtime == "onnxruntime" else open_tflite
-            self._set_input, self._invoke, self._get_output = opened(
+            (described,) = self.contract["models"]
+            self.input, self.output, self.scores = described["input"], described["output"], described["scores"]
+            is_onnx = described["format"] == "onnx"
+            self._stored = stored_pixel_values(self.input, self.contract["pixels"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise Failure(f"contract.json is damaged: {error!r}", 1) from None
+        if is_onnx != (runtime == "onnxruntime") or (is_onnx and mode == "reference"):
+            raise Failure(f"{runtime} ({mode}) does not run {self.file}")
+        library, open_file = load_runtime(runtime), open_onnx if is_onnx else open_tflite
+        try:
+            self._set_input, self._invoke, self._get_output = open_file(
                 library, str(HERE / self.file), mode=mode, threads=threads
             )
         except Exception as error:  # each runtime raises kinds of its own
             raise Failure(f"{runtime} refuses {self.file}: {error}", 1) from None
-        self._stored = stored_pixel_values(self.input, self.contract["pixels"])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -607,7 +635,7 @@ def throttling(raw: int) -> dict[str, Any]:
 
 
 def self_test(options: argparse.Namespace) -> int:
-    manifest = read_json("bundle.json")
+    manifest = read_manifest()
     digest = sha256_of(HERE / "bundle.json")
     faults = file_faults(manifest)
     if options.digest and options.digest != digest:
@@ -674,7 +702,7 @@ def golden_result(manifest: dict[str, Any], golden: dict[str, str]) -> dict[str,
 
 def classify(options: argparse.Namespace) -> int:
     np = import_numpy()
-    manifest = read_json("bundle.json")
+    manifest = read_manifest()
     if options.images.count("-") > 1:
         raise Failure('"-" may be given once: it reads all of stdin')
     pictures = [frame_of_stdin(options.size) if name == "-" else read_image(Path(name)) for name in options.images]
@@ -715,7 +743,7 @@ def frame_of_stdin(size: str | None) -> Any:
 def predict(options: argparse.Namespace) -> int:
     np = import_numpy()
     outputs = own_stdout()
-    manifest = read_json("bundle.json")
+    manifest = read_manifest()
     model = Model(manifest, **way(options, manifest))
     frame_bytes = int(np.prod(model.image_shape))
     while True:
@@ -739,7 +767,7 @@ def own_stdout() -> BinaryIO:
 
 def bench(options: argparse.Namespace) -> int:
     np = import_numpy()
-    manifest = read_json("bundle.json")
+    manifest = read_manifest()
     images = np.load(HERE / "golden/images.npy", allow_pickle=False)
     before = board_state()
     model = Model(manifest, **way(options, manifest))
@@ -856,10 +884,12 @@ def print_json(value: Any) -> None:
 
 
 def thread_count(text: str) -> int:
-    if text == "all":
-        return usable_cores()
+    return usable_cores() if text == "all" else count(text)
+
+
+def count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, or all, not {text}")
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text}")
     return int(text)
 
 
@@ -889,7 +919,7 @@ def parser() -> argparse.ArgumentParser:
     pictures = command("classify", classify, "say the likeliest classes of images")
     pictures.add_argument("images", nargs="+", metavar="IMAGE|-", help='an image file, or "-": a raw frame on stdin')
     pictures.add_argument("--size", metavar="WxH", help="of the frame on stdin, uint8, grey or RGB")
-    pictures.add_argument("--top", type=int, default=3, metavar="N", help="classes to name (3)")
+    pictures.add_argument("--top", type=count, default=3, metavar="N", help="classes to name (3)")
     time_it = command("bench", bench, "measure latency and memory")
     time_it.add_argument("--seconds", type=positive, default=30.0, help="to measure after the warm-up (30)")
     frames = command("predict", predict, "frames of the model's size on stdin, raw outputs on stdout")
