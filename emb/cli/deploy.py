@@ -99,7 +99,8 @@ def _hosts(host: str | None, file: Path | None) -> tuple[str, ...]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read {file}", why=str(error), fix="check the path") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError(f"cannot read {file}", why=reason.lower(), fix="check the path") from error
     return parse_hosts(text, source=str(file))
 
 
