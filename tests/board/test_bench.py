@@ -40,14 +40,9 @@ def test_a_build_that_is_not_on_the_board(emb: Emb, deployed: Path):
 
 def test_the_bits_of_this_machine_on_every_runtime(emb: Emb, board: Machine, deployed: Path):
     """lenet, both formats, in each runtime and mode that must give the same bits everywhere."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks/bit_exactness.py"), str(deployed), "--host", HOST]
-        + ["--ssh-config", str(board.ssh_config)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=emb.home,
-    )
+    script = str(ROOT / "benchmarks/bit_exactness.py")
+    call = [sys.executable, script, str(deployed), "--host", HOST, "--ssh-config", str(board.ssh_config)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=emb.home)
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines()[2:]]
     assert [row[1].strip() for row in rows] == [
