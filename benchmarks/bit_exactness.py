@@ -2,9 +2,10 @@
 
 Deploys every build to the board, once as .tflite and once as .onnx, and has the board's run.py answer the build's
 golden images on each runtime and in each mode whose bits are said to be the same everywhere. A hash is the sha256 of
-all raw outputs, one behind the other: on the left of what the build kept, on the right of what came from the board.
+the raw outputs, one behind the other: on the left of what the build kept, on the right of what came from the board. The
+deploy itself compares all golden images; --images says how many of them are hashed here.
 
-Usage: python benchmarks/bit_exactness.py BUILD... --host HOST [--target rpi4] [--ssh-config FILE]
+Usage: python benchmarks/bit_exactness.py BUILD... --host HOST [--target rpi4] [--images 16] [--ssh-config FILE]
        (make board prints HOST and FILE; an emulated board takes minutes for each model)
 """
 
@@ -29,7 +30,7 @@ from emb.pipeline.deliverable import find_all
 from emb.pipeline.deploy import deploy
 
 
-def lines_of(build: Path, ssh: Ssh, *, target: str) -> Iterator[str]:
+def lines_of(build: Path, ssh: Ssh, *, target: str, most_images: int) -> Iterator[str]:
     """The table's lines for one build."""
     for deliverable in find_all(build):
         if deliverable.scheme != "int8":
@@ -45,7 +46,7 @@ def lines_of(build: Path, ssh: Ssh, *, target: str) -> Iterator[str]:
             images = _array(made.directory / "golden/images.npy")
             channel = channel_to(ssh, opened.manifest.name)
             for golden in opened.manifest.golden:
-                kept = _array(made.directory / golden.file)
+                kept = _array(made.directory / golden.file)[:most_images]
                 tell(ssh.host, f"{opened.manifest.model} on {golden.runtime} ({golden.mode})")
                 call = ["predict", "--runtime", golden.runtime, "--mode", golden.mode]
                 there = channel(call, [images[: len(kept)].tobytes()])
@@ -79,13 +80,14 @@ def main() -> None:
     parser.add_argument("builds", nargs="+", type=Path)
     parser.add_argument("--host", required=True)
     parser.add_argument("--target", default="rpi4")
+    parser.add_argument("--images", type=int, default=16, metavar="N")
     parser.add_argument("--ssh-config", type=Path, default=os.environ.get("EMB_SSH_CONFIG"))
     options = parser.parse_args()
     try:
         ssh = Ssh(host=options.host, config=Path(options.ssh_config) if options.ssh_config else None)
         print("| model | runtime (mode) | images | here | on the board | same bits |\n|---|---|---|---|---|---|")
         for build in options.builds:
-            for line in lines_of(build, ssh, target=options.target):
+            for line in lines_of(build, ssh, target=options.target, most_images=options.images):
                 print(line, flush=True)
     except EmbError as error:
         sys.exit(f"error: {error}")
