@@ -7,7 +7,22 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from emb.cli import bench, build, bundle, check, data, doctor, inspect, recipes, run, targets, train, version, zoo
+from emb.cli import (
+    bench,
+    build,
+    bundle,
+    check,
+    data,
+    deploy,
+    doctor,
+    inspect,
+    recipes,
+    run,
+    targets,
+    train,
+    version,
+    zoo,
+)
 from emb.cli.output import print_error
 from emb.errors import EmbError
 
@@ -38,6 +53,7 @@ app.command("train")(train.train)
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("check")(check.check)
+app.command("deploy")(deploy.deploy)
 app.command("bundle")(bundle.bundle)
 app.command("inspect")(inspect.inspect)
 app.add_typer(data.app, name="data")

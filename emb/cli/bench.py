@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from emb.cli.options import DataDirectory, Json, PixelRange
+from emb.cli.options import DataDirectory, Host, Json, PixelRange, SshConfig
 
 
 def bench(
@@ -29,11 +29,20 @@ def bench(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Measure several models as one that averages their probabilities.")
     ] = False,
+    host: Host = None,
+    ssh_config: SshConfig = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="With --host: how long each latency is measured; 30 by default.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --host: as many test images at most.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a model file on every runtime.
+    """Measure a model file on every runtime, or with --host a deployed build on its board.
 
-    Latency and peak memory; accuracy too, where there are test images.
+    Latency and peak memory; accuracy too, where there are test images. On a board: with one thread and with all, the
+    clock, temperature and power before and after, and the test images sent there; kept in the build's boards/.
     """
     from emb.cli.output import print_json, stdout
     from emb.errors import SpecError
@@ -48,6 +57,22 @@ def bench(
             why=f"{len(models)} were given",
             fix="name one, or add --ensemble to measure them as one",
         )
+    if host is not None:
+        _require_alone(threads=threads, pixels=pixels, crops=crops, ensemble=ensemble)
+        _bench_on_board(
+            models[0],
+            host,
+            ssh_config,
+            as_json=as_json,
+            data=data,
+            data_dir=data_dir,
+            runtime=runtime,
+            seconds=seconds,
+            most_images=images,
+        )
+        return
+    if seconds is not None or images is not None:
+        raise SpecError("--seconds and --images are for a board", fix="add --host, or leave them out")
     result = (run_ensemble if ensemble else run_bench)(
         models if ensemble else models[0],
         data=data,
@@ -63,3 +88,35 @@ def bench(
         stdout().print(render_ensemble(result) if ensemble else render_bench(result))
     if result.errors:
         raise typer.Exit(1)
+
+
+def _require_alone(*, threads: int, pixels: str | None, crops: int | None, ensemble: bool) -> None:
+    from emb.errors import SpecError
+
+    given = {"--threads": threads != 1, "--pixels": pixels, "--crops": crops, "--ensemble": ensemble}
+    for flag, is_set in given.items():
+        if is_set:
+            raise SpecError(
+                f"{flag} does not go with --host",
+                why="a board runs what the bundle says, with one thread and with all",
+                fix="leave one of them out",
+            )
+
+
+def _bench_on_board(build: Path, host: str, ssh_config: Path | None, *, as_json: bool, **options: Any) -> None:
+    from emb.cli.output import print_json, stdout
+    from emb.deploy.ssh import Ssh
+    from emb.pipeline.bench_on_board import bench_on_board, save
+    from emb.pipeline.board_channel import channel_to
+    from emb.pipeline.deploy import deployed_name
+    from emb.report.board import render
+
+    chosen = {key: value for key, value in options.items() if value is not None}
+    channel = channel_to(Ssh(host=host, config=ssh_config), deployed_name(build))
+    report = bench_on_board(build, channel, device=host, **chosen)
+    saved, page = save(report, (build if build.is_dir() else build.parent) / "boards")
+    if as_json:
+        print_json(report.to_json())
+    else:
+        stdout().print(render(report))
+        stdout().print(f"kept in {saved} and {page}", highlight=False, markup=False, soft_wrap=True)

@@ -114,3 +114,13 @@ def epochs_of(epochs: int | None, *, no_train: bool) -> int | None:
 
         raise SpecError(f"--no-train and --epochs {epochs} contradict each other", fix="give one of them")
     return 0 if no_train else epochs
+
+
+Host = Annotated[
+    str | None,
+    typer.Option(metavar="HOST", help="An alias of your ssh configuration, user@name, or ssh://user@name:port."),
+]
+SshConfig = Annotated[
+    Path | None,
+    typer.Option("--ssh-config", metavar="FILE", envvar="EMB_SSH_CONFIG", help="For ssh, instead of your own."),
+]

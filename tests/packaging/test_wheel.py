@@ -51,13 +51,15 @@ def test_it_can_run(installed: Path):
 def test_what_boards_get_is_inside(installed: Path):
     program = (
         "from pathlib import Path; from emb import deploy; from emb.deploy.requirements import lock_file;"
-        "print(lock_file()); print(Path(deploy.__file__).parent / 'device' / 'run.py')"
+        "print(lock_file()); print(Path(deploy.__file__).parent / 'device')"
     )
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     call = [sys.executable, "-c", program]
     done = subprocess.run(call, check=True, capture_output=True, text=True, env=environment, cwd=installed)
-    lock, run = map(Path, done.stdout.splitlines())
+    lock, device = map(Path, done.stdout.splitlines())
     assert lock.read_bytes() == (ROOT / "requirements.lock").read_bytes()
-    assert run.read_bytes() == (ROOT / "emb" / "deploy" / "device" / "run.py").read_bytes()
     assert lock.is_relative_to(installed)
-    assert run.is_relative_to(installed)
+    assert device.is_relative_to(installed)
+    ours = {path.name: path.read_bytes() for path in (ROOT / "emb/deploy/device").iterdir() if path.is_file()}
+    assert {path.name: path.read_bytes() for path in device.iterdir() if path.is_file()} == ours
+    assert {"run.py", "look.sh", "releases.py"} <= set(ours)
