@@ -34,7 +34,7 @@ from emb.pipeline.bundle_source import (
     require_classifier,
     require_fit,
 )
-from emb.pipeline.deliverable import Deliverable
+from emb.pipeline.deliverable import Deliverable, located
 from emb.pipeline.json_files import write_json
 from emb.pipeline.recipes import load_target
 from emb.registry import nearest
@@ -87,11 +87,13 @@ def bundle(
 ) -> Bundled:
     """Bundle a build for a target: a directory, and its .tar.gz beside it.
 
+    build: its directory, or its name in builds/.
     file: a model of the build by its name; by default the first int8 one that a runtime of the target reads.
     output_directory: bundles/<build>-<target> by default.
     vendor: put the wheels for the board into the bundle, for `python`, by default the target's first version.
     Raises SpecError, ModelError or StoreError; nothing is written then.
     """
+    build = located(build)
     machine = load_target(target)
     _require_runtimes(machine)
     pythons = _pythons(machine, python=python, vendor=vendor)

@@ -36,8 +36,15 @@ class Deliverable:
         return self.path.suffix.removeprefix(".").lower()
 
 
+def located(path: Path) -> Path:
+    """The path itself; or, where nothing lies there, the build of that name in builds/."""
+    build = Path("builds") / path
+    return build if not path.exists() and build.is_dir() else path
+
+
 def find_all(path: Path, *, pixels: Pixels | None = None) -> tuple[Deliverable, ...]:
-    """Every model of a build's directory, or the one file that `path` is. Raises ModelError like `find`."""
+    """Every model of a build, or the one file that `path` is; see `located`. Raises ModelError like `find`."""
+    path = located(path)
     contract = _contract_in(path) if path.is_dir() else None
     if contract is None:
         return (find(path, pixels=pixels),)
@@ -50,6 +57,7 @@ def find(path: Path, *, pixels: Pixels | None = None) -> Deliverable:
     pixels: overrides what the contract says.
     Raises ModelError for anything else.
     """
+    path = located(path)
     if path.is_dir():
         contract = _contract_in(path)
         if contract is None:

@@ -16,6 +16,7 @@ from emb.deploy.look import BoardFacts, BoardPython, any_python, chosen_python, 
 from emb.deploy.remote import ask
 from emb.deploy.ssh import Ssh
 from emb.errors import EmbError, ModelError, SpecError
+from emb.pipeline.deliverable import located
 from emb.pipeline.recipes import load_target
 from emb.spec.bundle import MANIFEST, is_safe_name
 
@@ -156,7 +157,11 @@ def _request(bundle: Bundle, python: BoardPython, *, service: bool) -> dict[str,
 
 @contextmanager
 def _bundle(source: str, *, target: str | None, vendor: bool, python: str | None) -> Iterator[Bundle]:
-    path = _located(source)
+    path = located(Path(source))
+    if not path.exists():
+        raise ModelError(
+            f"there is no build and no bundle {source}", fix="give a directory that emb build or emb bundle has made"
+        )
     if not (path.is_dir() and (path / "contract.json").is_file() and not (path / MANIFEST).is_file()):
         if vendor or python is not None:
             raise SpecError(
@@ -182,15 +187,6 @@ def _bundle(source: str, *, target: str | None, vendor: bool, python: str | None
         yield open_bundle(made.directory)
 
 
-def _located(source: str) -> Path:
-    for path in (Path(source), Path("builds") / source):
-        if path.exists():
-            return path
-    raise ModelError(
-        f"there is no build and no bundle {source}", fix="give a directory that emb build or emb bundle has made"
-    )
-
-
 def deployed_name(build: Path) -> str:
     """The name under which a build, or the build that a model file lies in, is deployed."""
     name = (build if build.is_dir() else build.parent).resolve().name
@@ -201,11 +197,11 @@ def deployed_name(build: Path) -> str:
 
 def _name_of(source: str) -> str:
     """The name under which `source` is deployed; a name that is nothing here may be one on the board."""
-    for path in (Path(source), Path("builds") / source):
-        if (path / MANIFEST).is_file() or path.is_file():
-            return open_bundle(path).manifest.name
-        if (path / "contract.json").is_file():
-            return deployed_name(path)
+    path = located(Path(source))
+    if (path / MANIFEST).is_file() or path.is_file():
+        return open_bundle(path).manifest.name
+    if (path / "contract.json").is_file():
+        return deployed_name(path)
     if not is_safe_name(source):
         raise SpecError(f"{source!r} is no name of a release", fix="emb deploy --list shows the names")
     return source

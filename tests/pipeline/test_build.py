@@ -277,3 +277,16 @@ def test_a_runtime_that_crashes_is_an_error_of_its_row(emb, built, tmp_path):
     assert any("onnxruntime" in error for error in report["errors"])
     good = [row for row in rows(report, scheme="int8", format="tflite") if row["source"] == "measured"]
     assert len(good) == 4
+
+
+def test_a_build_is_found_by_its_name(emb, built):
+    (emb.home / "builds").mkdir(exist_ok=True)
+    (emb.home / "builds" / "named").symlink_to(emb.home / "built", target_is_directory=True)
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(emb.home / "black.png")
+    assert emb.json("run", "named", "black.png") == emb.json("run", "built", "black.png")
+    emb.run("bundle", "named", "--target", "linux-x86-64", "--output", "by-name")
+    assert (emb.home / "by-name" / "bundle.json").is_file()
+    # What lies at the place itself comes first.
+    (emb.home / "named").mkdir()
+    assert emb.json("run", "named", "black.png", expect=2)["error"]["what"] == "named is no build"
+    (emb.home / "named").rmdir()
