@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
 from collections.abc import Callable
 
@@ -42,10 +41,9 @@ class Cable:
         with self._lock:
             for pair in self._pairs:
                 for end in pair:
-                    with contextlib.suppress(OSError):
-                        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    with contextlib.suppress(OSError):  # it may be gone on its own
                         end.shutdown(socket.SHUT_RDWR)
-                        end.close()
+                    end.close()
             self._pairs.clear()
 
     def pull(self) -> None:

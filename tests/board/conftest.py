@@ -163,8 +163,14 @@ def current_digest(board: machines.Machine) -> str:
     return board.check(f"readlink emb/{NAME}/current").strip().removeprefix("releases/")
 
 
+def state_of(board: machines.Machine, bundle: Bundle) -> tuple[str, bytes]:
+    """(digest, answers) of the current release: what it gives on the board for the golden images of `bundle`."""
+    done = board.ssh(f"readlink emb/{NAME}/current && emb/{NAME}/run predict", stdin=bundle.images)
+    assert done.returncode == 0, done.stderr.decode()
+    link, answers = done.stdout.split(b"\n", 1)
+    return link.decode().removeprefix("releases/"), answers
+
+
 def answers_of(board: machines.Machine, bundle: Bundle) -> bytes:
     """What the current release gives on the board for the golden images of `bundle`, on its own runtime."""
-    done = board.ssh(f"emb/{NAME}/run predict", stdin=bundle.images)
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
+    return state_of(board, bundle)[1]

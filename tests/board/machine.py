@@ -25,6 +25,8 @@ from image import BoardFailure
 
 HOST = "emulated-board"
 BOOT_S = 90
+# A board that was reset says nothing about the connections that it had.
+_PATIENCE = ("-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ class Machine:
         """Run a shell command on the board. Returns whatever came of it."""
         host = HOST if user == image.USER else f"{HOST}-{user}"
         return subprocess.run(
-            ["ssh", "-F", str(self.ssh_config), "-o", "ConnectTimeout=5", host, command],
+            ["ssh", "-F", str(self.ssh_config), *_PATIENCE, host, command],
             input=stdin,
             capture_output=True,
             timeout=600,
