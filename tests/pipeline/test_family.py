@@ -37,7 +37,7 @@ AFFINE = {
     "train.augment.scale_fraction": 0.1,
 }
 MORE = {
-    "inception-v4": AFFINE,
+    **dict.fromkeys(("inception-v4", "inception-v4-cifar10"), AFFINE),
     # 56 layers without shortcuts: at a quarter of its width it stays at chance.
     "plain56-cifar10": AFFINE | {"model.arguments.width": 1.0, "train.learning_rate": 0.003, "train.warmup_epochs": 5},
 }
