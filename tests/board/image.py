@@ -68,10 +68,12 @@ def recipe_digest() -> str:
 def make(folder: Path) -> None:
     """Put `Image` (the kernel), `initrd.gz`, `root.qcow2`, `key`, `key.pub` and `known_host` into a new folder.
 
-    Needs the network, and root's rights for running arm64 programs. Raises BoardFailure with the last words of what
+    Needs the network, and to be run by root. Raises BoardFailure with the last words of what
     failed.
     """
     require_programs()
+    if os.geteuid() != 0:
+        raise BoardFailure("the emulated board's disk is made as root: its files belong to many users")
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="making-", dir=folder.parent))
     try:
@@ -95,10 +97,6 @@ def runnable_arm64() -> Iterator[None]:
     if os.uname().machine == "aarch64" or registered.exists():
         yield
         return
-    if os.geteuid() != 0:
-        raise BoardFailure(
-            "arm64 programs do not run here: install the Debian package binfmt-support, or make the board as root"
-        )
     if not registered.parent.joinpath("register").exists():
         _run("mount", "-t", "binfmt_misc", "binfmt_misc", str(registered.parent))
     line = Path("/usr/lib/binfmt.d/qemu-aarch64.conf").read_text(encoding="utf-8").strip()
@@ -126,7 +124,7 @@ def _make_root(work: Path) -> None:
 def _make_kernel_and_initrd(work: Path) -> None:
     root = work / "root"
     root.mkdir()
-    _run("tar", "-C", str(root), "--exclude=./dev/*", "-xf", str(work / "root.tar"), wrapper=_as_root())
+    _run("tar", "-C", str(root), "--exclude=./dev/*", "-xf", str(work / "root.tar"))
     _run("cp", str(root / "etc/ssh/ssh_host_ed25519_key.pub"), str(work / "known_host"))
     kernel = root / "kernel"
     shutil.copyfile(next((kernel / "boot").glob("vmlinuz-*")), work / "Image")
@@ -150,23 +148,18 @@ def _make_kernel_and_initrd(work: Path) -> None:
 
 def _make_disk(work: Path) -> None:
     raw = work / "disk.raw"
-    _run("mke2fs", "-q", "-t", "ext4", "-d", str(work / "root"), str(raw), f"{DISK_BYTES // 1024}k", wrapper=_as_root())
+    _run("mke2fs", "-q", "-t", "ext4", "-d", str(work / "root"), str(raw), f"{DISK_BYTES // 1024}k")
     _run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(work / "root.qcow2"))
-
-
-def _as_root() -> tuple[str, ...]:
-    return () if os.geteuid() == 0 else ("fakeroot", "-s", "state", "-i", "state")
 
 
 def _run(
     *command: str,
     stdin: bytes = b"",
     cwd: Path | None = None,
-    wrapper: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
 ) -> bytes:
     variables = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin", **(environment or {})}
-    done = subprocess.run([*wrapper, *command], input=stdin, cwd=cwd, capture_output=True, env=variables)
+    done = subprocess.run(command, input=stdin, cwd=cwd, capture_output=True, env=variables)
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines()[-12:]
         raise BoardFailure("\n".join([f"{command[0]} failed with exit code {done.returncode}", *words]))
