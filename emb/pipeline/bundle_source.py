@@ -26,8 +26,8 @@ from emb.spec.target import Target
 from emb.store import MANIFEST as BUILD_MANIFEST
 from emb.store import explained, sha256_of_file
 
-# Measured: the same bits on x86-64 and on arm64, but for `_ROUNDED_OTHERWISE`. The kernels that the TFLite runtimes take
-# without a delegate differ, and with them all that tflite-runtime does by default; floats differ everywhere.
+# Measured: the same bits on x86-64 and on arm64, but for `_ROUNDED_OTHERWISE`. The kernels that the TFLite runtimes
+# take without a delegate differ, and with them all that tflite-runtime does by default; floats differ everywhere.
 SAME_BITS_EVERYWHERE = (
     ("litert", "default"),
     ("litert", "reference"),
