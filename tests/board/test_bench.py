@@ -23,9 +23,9 @@ def deployed(emb: Emb, bundles: tuple[Bundle, Bundle], installed: None) -> Path:
 
 def test_a_build_is_measured_on_the_board(emb: Emb, deployed: Path):
     report = emb.json("bench", f"1/{NAME}", "--host", HOST, "--seconds", "5", "--images", "50")
-    assert [row["latency"]["threads"] for row in report["rows"]] == [1, 2]
+    assert [row["latency_us"]["threads"] for row in report["rows"]] == [1, 2]
     assert all(row["source"] == f"measured on {HOST}" for row in report["rows"])
-    assert (report["identical"], report["compared"]) == (50, 50)
+    assert report["identical_outputs"] == {"equal": 50, "of": 50}
     assert json.loads((deployed / "boards" / f"{HOST}.json").read_text()) == report
     assert f"measured on {HOST}" in (deployed / "boards" / f"{HOST}.md").read_text()
 

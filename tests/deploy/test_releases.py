@@ -22,6 +22,8 @@ from emb.deploy import remote
 from emb.deploy.ssh import Session
 from emb.errors import BoardError, DeployError
 
+pytestmark = pytest.mark.slow  # a minute for all of them: each deploy makes an environment
+
 RUN = b"""import pathlib, sys
 model = (pathlib.Path(__file__).parent / "model.tflite").read_text()
 sys.exit("wrong outputs" if model.startswith("wrong") else 0) if sys.argv[1] == "self-test" else print(model)
