@@ -75,6 +75,7 @@ def test_explanations_and_headings_are_the_same() -> None:
     assert _explanations() == _headings()
 
 
+@pytest.mark.slow
 def test_figures_are_computed_once(tmp_path: Path) -> None:
     told: list[str] = []
     store = Store(tmp_path)
