@@ -8,6 +8,9 @@ import pytest
 from emb.errors import ModelError
 from emb.zoo import ZOO, carry_over
 
+# Whole networks: `make test-fast` has tests/zoo/test_zoo.py for every builder.
+pytestmark = pytest.mark.slow
+
 SMALL = {"input_shape": (32, 32, 3), "classes": 10, "width": 0.25, "dropout": 0.0}
 # Of different brightness, as the answers to four images of plain noise hardly differ.
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)

@@ -13,6 +13,9 @@ from emb.graph.cost import cost
 from emb.graph.keras import read
 from emb.zoo import ZOO
 
+# Whole networks: `make test-fast` has tests/zoo/test_zoo.py for every builder.
+pytestmark = pytest.mark.slow
+
 IMAGENET = {"classes": 1000}
 SMALL = {"input_shape": (32, 32, 3), "classes": 10}
 
