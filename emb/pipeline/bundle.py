@@ -23,7 +23,7 @@ from emb.deploy.requirements import (
     requirements_text,
 )
 from emb.deploy.wheels import download, require_wheels
-from emb.errors import SpecError, StoreError
+from emb.errors import SpecError
 from emb.pipeline.bundle_source import (
     chosen_model,
     compiled_file,
@@ -36,6 +36,7 @@ from emb.pipeline.bundle_source import (
 )
 from emb.pipeline.deliverable import Deliverable, located
 from emb.pipeline.json_files import write_json
+from emb.pipeline.output import require_replaceable
 from emb.pipeline.recipes import load_target
 from emb.registry import nearest
 from emb.spec.bundle import (
@@ -109,7 +110,7 @@ def bundle(
     require_fit(chosen, machine)
     ways = golden_ways(chosen, machine)
     place = output_directory or Path("bundles") / f"{name}-{machine.name}"
-    _require_replaceable(place)
+    require_replaceable(place, kind="bundle", manifest=MANIFEST)
 
     made: list[BundleManifest] = []
 
@@ -147,15 +148,6 @@ def _pythons(target: Target, *, python: str | None, vendor: bool) -> tuple[str, 
     if python is not None or vendor:
         return (python,) if python is not None else target.python[:1]
     return target.python
-
-
-def _require_replaceable(place: Path) -> None:
-    if place.is_dir() and any(place.iterdir()) and not (place / MANIFEST).is_file():
-        raise StoreError(
-            f"{place} holds something else than a bundle",
-            why="emb replaces the whole directory and would delete it",
-            fix="choose another place with --output, or empty it yourself",
-        )
 
 
 def _fill(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emb.errors import ModelError, SpecError
-from emb.pipeline.check import check_model
+from emb.pipeline import check
 from emb.pipeline.classify import image_shape
 from emb.pipeline.deliverable import Deliverable, find
 from emb.pipeline.json_files import read_json
@@ -85,13 +85,7 @@ def _require_untouched(path: Path, digest: str, *, copy: Path | None = None) -> 
 def require_fit(chosen: Deliverable, target: Target) -> None:
     """Raises ModelError if the model breaks the target's contract, as `emb check` says it."""
     path, model = chosen.path, chosen.recipe.get("model", {})
-    faults = check_model(path, source=path.name, file=str(path), target=target, model=model).faults
-    if faults:
-        raise ModelError(
-            f"{chosen.path.name} does not fit {target.name}: {faults[0].what}",
-            why="\n       ".join(fault.why for fault in faults),
-            fix=faults[0].fix,
-        )
+    check.require_fit(check.check_model(path, source=path.name, file=str(path), target=target, model=model))
 
 
 def _digests_of(build: Path) -> Mapping[str, str]:

@@ -184,8 +184,11 @@ def check_model(
     )
 
 
-def require_fit(found: Check) -> None:
-    """Raises ModelError, naming the layer and the remedy, if what was checked does not fit its target."""
+def require_fit(found: Check, *, otherwise: str = "") -> None:
+    """Raises ModelError, naming the layer and the remedy, if what was checked does not fit its target.
+
+    otherwise: what the user can do besides mending it.
+    """
     if not found.faults:
         return
     whys = [f"{fault.what}: {fault.why}" if number else fault.why for number, fault in enumerate(found.faults)]
@@ -193,7 +196,7 @@ def require_fit(found: Check) -> None:
     raise ModelError(
         found.faults[0].what,
         why="\n       ".join(whys),
-        fix="\n       ".join((*fixes, "or build it all the same, with --force")),
+        fix="\n       ".join((*fixes, *filter(None, [otherwise]))),
     )
 
 

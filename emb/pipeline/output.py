@@ -38,17 +38,18 @@ def directory_for(recipe: Recipe, chosen: Path | None) -> Path:
     return chosen or Path("builds") / "-".join([recipe.name, *recipe.quantize.schemes])
 
 
-def require_replaceable(target: Path) -> None:
-    """Make sure, before any work, that the build can be written to `target`.
+def require_replaceable(target: Path, *, kind: str = "build", manifest: str = MANIFEST) -> None:
+    """Make sure, before any work, that a build can be written to `target`, or what else of emb's is meant.
 
-    Raises StoreError if the place cannot be written, or holds something that is not a build of emb.
+    kind: what it is, for the message.  manifest: the file that tells one of its kind.
+    Raises StoreError if the place cannot be written, or holds something else.
     """
     with directory_lock(target):
         if target.exists() and not target.is_dir():
             raise StoreError(f"{target} is not a directory", fix="choose another place with --output")
-        if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        if target.is_dir() and any(target.iterdir()) and not (target / manifest).is_file():
             raise StoreError(
-                f"{target} holds something else than a build",
+                f"{target} holds something else than a {kind}",
                 why="emb replaces the whole directory and would delete it",
                 fix="choose another place with --output, or empty it yourself",
             )

@@ -31,8 +31,11 @@ _CHECKING_CODE = (
     "spec",
     "pipeline/check.py",
     "pipeline/edgetpu.py",
+    "pipeline/ethosu.py",
     "pipeline/targeting.py",
+    "pipeline/untrained.py",
 )
+_FORCED = "build it all the same, with --force"
 # TensorFlow Lite Micro stops at the weights of these: it has no kernel that widens them.
 _NOT_ON_MICRO = ("dynamic", "float16")
 
@@ -134,7 +137,7 @@ def forecast_stage(recipe: Recipe, aim: Aim, scheme: Scheme, *, model_digest: st
             **_compiler_of(aim.target),
         },
         tools=versions(("keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "ethos-u-vela")),
-        packages=("zoo", "layers", "export", "quantize", "pipeline/untrained.py", *_CHECKING_CODE),
+        packages=("zoo", "layers", "export", "quantize", *_CHECKING_CODE),
     )
 
 
@@ -223,13 +226,13 @@ def _fit(work: Work, *, deployed: Deployment) -> None:
 
 def _conclude(work: Work, found: Check, *, force: bool) -> None:
     if not force:
-        require_fit(found)
+        require_fit(found, otherwise=f"or {_FORCED}")
     write_json(work.folder / FIT_FILE, found.to_json())
 
 
 def _nothing_runs(target: Target, reasons: dict[str, str]) -> ModelError:
     fault = nothing_runs(target, reasons)
-    return ModelError(fault.what, why=fault.why, fix=f"{fault.fix}, or build it all the same, with --force")
+    return ModelError(fault.what, why=fault.why, fix=f"{fault.fix}, or {_FORCED}")
 
 
 def nothing_runs(target: Target, reasons: dict[str, str]) -> Fault:

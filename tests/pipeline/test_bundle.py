@@ -212,7 +212,8 @@ def test_measuring(emb: Any, bundles: Any, kind: str) -> None:
     assert len(starts) == len(latencies) <= 200_000
     assert np.all(latencies > 0)
     assert np.all(starts[1:] >= starts[:-1] + latencies[:-1])
-    assert starts[-1] < 1e9
+    # No run begins once the time is over; the last one's image may still be on its way when it is.
+    assert starts[-2] + latencies[-2] < 1e9
     assert measured["peak_memory_bytes"] > 10_000_000
     assert measured["machine"]["machine"] == platform.machine()
     assert set(measured["before"]) == set(measured["after"])
@@ -467,8 +468,13 @@ def test_a_model_that_does_not_fit(emb: Any, built: Any, tmp_path: Path) -> None
         'architecture = "aarch64"\npython = ["3.11"]\nsource = "a test"\n'
     )
     done = emb.run("bundle", "built", "--target", str(board), expect=2)
-    assert done.stderr.startswith("error: lenet-int8.tflite does not fit board: lenet-int8.tflite needs ")
-    assert "board has 1,000" in done.stderr
+    needed = 6744 + (emb.home / "built" / "lenet-int8.tflite").stat().st_size
+    assert done.stderr == (
+        f"error: lenet-int8.tflite needs {needed:,} bytes of RAM at least; board has 1,000\n"
+        f"  why: 6,744 bytes of activations, most of them around lenet_1/pool1_1/MaxPool2d, and "
+        f"{needed - 6744:,} of the file\n"
+        "  fix: take a smaller input or width, another scheme, or a target with more of it\n"
+    )
 
 
 def test_a_coral_gets_what_there_is(emb: Any, built: Any, tmp_path: Path) -> None:
@@ -505,13 +511,21 @@ def test_wheels_that_cannot_be_had(emb: Any, built: Any, tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "out").iterdir() if not path.name.endswith(".lock")] == []
 
 
+def _index_is_there(folder: Path) -> bool:
+    """Whether pip finds a package by itself, so that a fault of the call that is tested is none of the network's."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    call = [*pip, "--dest", str(folder / "probe"), "packaging"]
+    return subprocess.run(call, capture_output=True, check=False).returncode == 0
+
+
 def test_wheels_for_a_board_without_a_network(emb: Any, built: Any, tmp_path: Path) -> None:
     call = ["bundle", "built", "--target", "rpi4", "--vendor", "--output", str(tmp_path / "b"), "--json"]
     done = subprocess.run(
         emb.command(*call), capture_output=True, text=True, check=False, cwd=emb.home, env=emb.environment
     )
-    if "cannot download the wheels" in done.stderr:
+    if done.returncode and not _index_is_there(tmp_path):
         pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     wheels = [name for name in made["bundle"]["files"] if name.startswith("wheels/")]
     assert any("ai_edge_litert" in name and name.endswith("aarch64.whl") for name in wheels)
