@@ -30,6 +30,7 @@ def build(
     devices: int | str | None = None,
     target: str | None = None,
     force: bool = False,
+    forms: bool = False,
     **fields: Any,
 ) -> Report:
     """What `emb build` does, as a function; the report comes back as a value.
@@ -40,6 +41,7 @@ def build(
     output: where to write; builds/<name>-<schemes> by default.
     backend, devices: what to train on, "tensorflow" or "jax", and on how many devices (a number or "all").
     target: a target's name or .toml file; a model that does not fit it is refused.  force: build it all the same.
+    forms: change the recipe to the forms that the target's accelerator takes.
     fields: any other field of the recipe, its dots as two underscores: train__epochs=3.
     Raises emb.errors.EmbError; what fails for one file on one runtime stands in `report.errors`.
     """
@@ -55,6 +57,7 @@ def build(
         devices=devices,
         target=target,
         force=force,
+        forms=forms,
         output_directory=Path(output) if output is not None else None,
         overrides={"quantize.schemes": schemes} | {key.replace("__", "."): value for key, value in fields.items()},
     )

@@ -67,6 +67,7 @@ def _table(found: Check) -> Table:
 
 
 def _lines(found: Check) -> list[str]:
+    from emb.deploy import edgetpu_forms
     from emb.report.target import compiler_lines, latency_line, npu_line
 
     target = found.target
@@ -81,8 +82,7 @@ def _lines(found: Check) -> list[str]:
         f"file: {found.file_bytes:,} bytes; {found.macs:,} MACs an image",
     ]
     if found.forms_taken:
-        taken = " and ".join(f"model.arguments.{name}={value}" for name, value in found.forms_taken.items())
-        lines.append(f"with {taken}, the forms that the accelerator takes")
+        lines.append(f"with {edgetpu_forms.told(found.forms_taken)}, the forms that the accelerator takes")
     if found.arena_bytes is not None and found.npu is None:
         lines.append(f"activations: {found.arena_bytes:,} bytes planned, most of them around {found.fullest}")
     if limits:

@@ -41,6 +41,11 @@ def assignments(changes: Mapping[str, str]) -> str:
     return " ".join(f"--set model.arguments.{name}={value}" for name, value in changes.items())
 
 
+def told(changes: Mapping[str, str]) -> str:
+    """The same as fields of a recipe, in words."""
+    return " and ".join(f"model.arguments.{name}={value}" for name, value in changes.items())
+
+
 def remedy(placement: Placement, changes: Mapping[str, str] | None) -> str:
     """What to do about an operation that is not mapped, in words.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from emb import data as data_sets
 from emb.bench import describe_machine, machine_digest
+from emb.deploy import edgetpu_forms
 from emb.errors import EmbError, ModelError, SpecError
 from emb.pipeline import output, pretrained
 from emb.pipeline.digests import digest_of_path
@@ -89,8 +90,7 @@ def build(
 def _forms_note(taken: Mapping[str, str]) -> tuple[str, ...]:
     if not taken:
         return ()
-    told = " and ".join(f"model.arguments.{name}={value}" for name, value in taken.items())
-    return (f"built with {told}, the forms that the target's accelerator takes",)
+    return (f"built with {edgetpu_forms.told(taken)}, the forms that the target's accelerator takes",)
 
 
 def _aim_at(target: str | None, *, force: bool, forms: bool) -> Aim | None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from emb import build
 from emb.deploy.edgetpu import MAPPED
+from emb.errors import SpecError
 from emb.graph import files
 from emb.pipeline.deliverable import find_all
 
@@ -92,6 +94,11 @@ def test_forms_are_taken_and_said(emb: Any) -> None:
     kinds = [operation.kind for operation in files.read(emb.home / "formed" / "alexnet-cifar10-int8.tflite").operations]
     assert "SPLIT" in kinds
     assert "RSQRT" not in kinds
+
+
+def test_forms_from_python() -> None:
+    with pytest.raises(SpecError, match="--forms does not apply to rpi4"):
+        build("lenet", target="rpi4", forms=True)
 
 
 @pytest.mark.parametrize(
