@@ -5,8 +5,8 @@ EmbError                 anything that emb tells its user; the CLI prints it and
 ├── DataError            a data set is missing, damaged or unfit                          exit 2
 ├── ModelError           a model file is missing, damaged, unsafe or does not fit         exit 2
 ├── StoreError           the cache or an output directory cannot be read or written       exit 2
-├── BoardError               a board cannot be reached or does not fit; nothing was changed there   exit 2
-├── DeployError              a deploy failed on a board; what ran there before still does   exit 1
+├── BoardError           a board cannot be reached or does not fit; nothing was changed   exit 2
+├── DeployError          a deploy failed on a board; what ran there before still does     exit 1
 ├── ExportError          a converter could not make the file, or made one that breaks a rule   exit 1
 └── RuntimeFailure       a runtime crashed, hung or refused a model                       exit 1
 """

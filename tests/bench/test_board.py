@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -10,17 +10,8 @@ import pytest
 from emb.bench.board import doubts
 from emb.spec.board import BoardMachine, BoardMoment, BoardRun, BoardState, Throttling
 
-QUIET = Throttling(
-    raw=0,
-    under_voltage=False,
-    frequency_capped=False,
-    throttled=False,
-    soft_temperature_limit=False,
-    under_voltage_since_boot=False,
-    frequency_capped_since_boot=False,
-    throttled_since_boot=False,
-    soft_temperature_limit_since_boot=False,
-)
+FLAGS = [field.name for field in fields(Throttling) if field.name != "raw"]
+QUIET = Throttling(raw=0, **dict.fromkeys(FLAGS, False))
 STATE = BoardState(
     governor="performance",
     frequency_hz=(1_500_000_000, None, 1_400_000_000),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,17 +14,8 @@ from emb.spec.board import BoardMachine, BoardMoment, BoardRun, BoardState, Thro
 from emb.spec.report import BoardReport, LatencySummary, Row
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "report"
-NEVER = Throttling(
-    raw=0,
-    under_voltage=False,
-    frequency_capped=False,
-    throttled=False,
-    soft_temperature_limit=False,
-    under_voltage_since_boot=False,
-    frequency_capped_since_boot=False,
-    throttled_since_boot=False,
-    soft_temperature_limit_since_boot=False,
-)
+FLAGS = [field.name for field in fields(Throttling) if field.name != "raw"]
+NEVER = Throttling(raw=0, **dict.fromkeys(FLAGS, False))
 BEFORE = BoardState(
     governor="ondemand",
     frequency_hz=(600_000_000, 1_500_000_000),
