@@ -19,6 +19,7 @@ from emb.quantize import _onnx_graph as og
 from emb.quantize._calibration import checked_images
 from emb.quantize._onnx_border import check_integer_only, uint8_border
 from emb.quantize._onnx_rewrite import global_pools_to_pools, means_to_global_pools, tanh_ranges, tanh_to_sigmoid
+from emb.quantize._onnx_sums import codes_of_sums, ranges_of, write_codes
 from emb.quantize._onnx_tables import functions_to_stand_ins, stand_ins_to_tables
 from emb.quantize._ranges import Activations, Range, calibrate, input_code
 from emb.spec.contract import Pixels
@@ -69,7 +70,7 @@ def _static(model: Any, calibration: NDArray[np.generic] | None, *, scheme: Sche
     ranges[value.name] = input_code(pixels, lowest=0).range(lowest=0, highest=255)
     functions = functions_to_stand_ins(model)
     with _without_log():
-        model = _with_qdq(model, ranges)
+        model = _with_equal_sums(model, ranges)
     stand_ins_to_tables(model.graph, functions)
     tanh_to_sigmoid(model.graph)
     og.order(model.graph)
@@ -88,6 +89,18 @@ def _calibration_input(
     height_width_channels = (shape[2], shape[3], shape[1])
     images = checked_images(calibration, scheme=scheme, shape=height_width_channels, pixels=pixels)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _with_equal_sums(model: Any, ranges: dict[str, Range]) -> Any:
+    """The model in QDQ form, its sums with the same bits on every processor wherever scales for that are found."""
+    quantized = _with_qdq(og.copied(model), ranges)
+    og.order(quantized.graph)
+    codes = codes_of_sums(quantized.graph)
+    if codes:
+        # Once more from the start, so that biases and what shares a scale follow.
+        quantized = _with_qdq(model, ranges | ranges_of(codes))
+        write_codes(quantized.graph, codes)
+    return quantized
 
 
 def _with_qdq(model: Any, ranges: dict[str, Range]) -> Any:

@@ -59,8 +59,7 @@ def activations(model: Any, images: NDArray[np.float32]) -> Iterator[Activations
     """
     import onnx
 
-    observed = onnx.ModelProto()
-    observed.CopyFrom(model)
+    observed = copied(model)
     graph = observed.graph
     outputs = {value.name for value in graph.output}
     floats = [
@@ -75,6 +74,15 @@ def activations(model: Any, images: NDArray[np.float32]) -> Iterator[Activations
     for image in images:
         values = session.run(names, {session.get_inputs()[0].name: image[np.newaxis]})
         yield dict(zip(names, values, strict=True))
+
+
+def copied(model: Any) -> Any:
+    """Another ModelProto of the same content, for what changes the one it is given."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def order(graph: Any) -> None:

@@ -38,17 +38,31 @@ def test_a_build_that_is_not_on_the_board(emb: Emb, deployed: Path):
     assert f"no release of other is on {HOST}" in done.stderr
 
 
-def test_the_bits_of_this_machine_on_every_runtime(emb: Emb, board: Machine, deployed: Path):
-    """lenet, both formats, in each runtime and mode that must give the same bits everywhere."""
+def table_of_bits(emb: Emb, board: Machine, build: Path) -> list[list[str]]:
+    """The cells of benchmarks/bit_exactness.py's table."""
     script = str(ROOT / "benchmarks/bit_exactness.py")
-    call = [sys.executable, script, str(deployed), "--host", HOST, "--ssh-config", str(board.ssh_config)]
+    call = [sys.executable, script, str(build), "--host", HOST, "--ssh-config", str(board.ssh_config)]
     done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=emb.home)
     assert done.returncode == 0, done.stderr
-    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines()[2:]]
-    assert [row[1].strip() for row in rows] == [
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[2:]]
+
+
+def test_the_bits_of_this_machine_on_every_runtime(emb: Emb, board: Machine, deployed: Path):
+    """lenet, both formats, in each runtime and mode that must give the same bits everywhere."""
+    rows = table_of_bits(emb, board, deployed)
+    assert [row[1] for row in rows] == [
         "litert (default)",
         "litert (reference)",
         "tflite-runtime (reference)",
         "onnxruntime (default)",
     ]
-    assert all(row[3] == row[4] and row[5].strip() == "yes" for row in rows)
+    assert all(row[3] == row[4] and row[5] == "yes" for row in rows)
+
+
+def test_the_bits_of_a_residual_network(emb: Emb, board: Machine, installed: None):
+    """Whose sums ONNX Runtime computes by other arithmetic on arm64 than on x86-64."""
+    shape = ("--set", "input.shape=[16, 16, 3]")
+    emb.run("build", "resnet8-cifar10", "--no-train", "--data", "digits", *shape, "--output", "residual")
+    rows = table_of_bits(emb, board, emb.home / "residual")
+    assert ["resnet8-cifar10-int8.onnx", "onnxruntime (default)"] in [row[:2] for row in rows]
+    assert all(row[3] == row[4] and row[5] == "yes" for row in rows)

@@ -12,6 +12,7 @@ import pytest
 from emb.errors import DataError, ExportError, ModelError
 from emb.export.onnx import border, read_model
 from emb.graph.files import read
+from emb.graph.sums import all_alike
 from emb.quantize import SCHEMES, quantize_onnx
 from emb.spec.contract import Pixels
 
@@ -92,6 +93,13 @@ def test_every_convolution_and_dense_layer_is_fused(
     layers = read_model(quantized(name, "int8")).graph.node
     weighted = sum(node.op_type in ("Conv", "Gemm", "MatMul") for node in layers)
     assert sum(kind in ("QLinearConv", "QGemm", "QLinearMatMul") for kind in operations) == weighted
+
+
+@pytest.mark.parametrize("name", ["residual", "mobile", "bottleneck"])
+def test_sums_have_the_same_bits_on_every_processor(name: str, quantized: Any) -> None:
+    graph = read(quantized(name, "int8"))
+    assert any(operation.kind == "ADD" for operation in graph.operations)
+    assert all_alike(graph)
 
 
 def test_lenet_runs_on_integers_alone(networks: Any, quantized: Any, run: Any, tmp_path: Path) -> None:
