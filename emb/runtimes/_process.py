@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -34,9 +35,11 @@ from emb.spec.contract import ModelContract, Pixels, TensorContract
 from emb.spec.dataset import Images
 from emb.spec.measurement import Memory
 
-# One request carries no more than this, so that it is answered well within the time limit.
+# One request carries no more than this, and no more than is answered in so many seconds, so that a slow model on a busy
+# machine is not taken for one that hangs.
 _CHUNK_BYTES = 1 << 20
 _CHUNK_INPUTS = 256
+_ANSWER_S = 5.0
 _IMAGES_AT_ONCE = 1024
 _IMAGE_BYTES_AT_ONCE = 1 << 25
 
@@ -74,10 +77,14 @@ class RuntimeProcess:
         """
         self._require_fit(x)
         outputs = np.empty((len(x), *self.output.shape[1:]), dtype=self.output.dtype)
-        step = _chunk_inputs(x)
-        for start in range(0, len(x), step):
+        start, step = 0, 1
+        while start < len(x):
+            began = time.monotonic()
             _, part = self._ask({"request": "run_each"}, x[start : start + step])
             outputs[start : start + step] = part
+            input_s = (time.monotonic() - began) / step
+            start += step
+            step = max(1, min(_chunk_inputs(x), int(_ANSWER_S / max(input_s, 1e-9))))
         return outputs
 
     def scores(
@@ -222,7 +229,7 @@ def open_runtime(
 
     name: a public name of the registry emb.runtimes.  mode: one of the runtime's MODES.
     threads: how many the runtime may use for one inference.
-    timeout_s: the longest time for one answer (opening the model; up to 256 inferences of `run_each`).
+    timeout_s: the longest time for one answer: opening the model, or one inference of a model that takes seconds.
     Raises SpecError for an unknown runtime or mode, ModelError for a missing or unfit file, RuntimeFailure if the
     runtime is not installed, refuses the model, crashes or hangs.
     """

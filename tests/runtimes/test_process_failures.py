@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from emb.errors import ModelError, RuntimeFailure, SpecError
-from emb.runtimes import RUNTIMES, open_runtime
+from emb.runtimes import RUNTIMES, _process, open_runtime
 from emb.runtimes._last_words import death, last_words
 
 ZEROS = np.zeros((1, 12, 12, 1), np.int8)
@@ -110,6 +110,22 @@ def test_hang_ends_at_the_time_limit(models: Path) -> None:
         "  why: it left no last words\n"
         "  fix: if the model is large, allow more time; else it hangs: run it on another runtime or in another mode"
     )
+
+
+@pytest.mark.parametrize(("answer_s", "carried"), [(0.0, [1, 1, 1, 1, 1]), (1e9, [1, 4])])
+def test_a_request_carries_what_is_answered_soon(
+    models: Path, monkeypatch: pytest.MonkeyPatch, answer_s: float, carried: list[int]
+) -> None:
+    """The limit is for one answer, and a test split on reference kernels may take longer than that."""
+    monkeypatch.setattr(_process, "_ANSWER_S", answer_s)
+    inputs = np.random.default_rng(0).integers(-128, 128, (5, *ZEROS.shape[1:]), np.int8)
+    asked = []
+    with open_runtime("litert", model=models / "int8.tflite", mode="reference") as runtime:
+        ask = runtime._ask
+        monkeypatch.setattr(runtime, "_ask", lambda request, x: asked.append(len(x)) or ask(request, x))
+        outputs = runtime.run_each(inputs)
+        assert asked == carried
+        np.testing.assert_array_equal(outputs, np.concatenate([runtime.run_each(one[np.newaxis]) for one in inputs]))
 
 
 def test_last_words_of_an_abort(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
