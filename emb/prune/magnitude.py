@@ -30,12 +30,13 @@ _STAIRS = 100
 class Zeros:
     """Which weights are 0, as a function of the weights: the constraint that emb.train keeps.
 
+    scope: "global" compares all weights, "uniform" sets the same share of every layer to 0.
     layers: the kernels that have zeros.  left_whole: layer -> why it has none.
     ramp_fraction: the share of the steps in which the zeros grow to their number; a pattern is there at once.
     """
 
     goal: Goal
-    scope: Literal["global", "layer"]
+    scope: Literal["global", "uniform"]
     ramp_fraction: float
     layers: tuple[Kernel, ...]
     left_whole: Mapping[str, str]
@@ -62,7 +63,7 @@ class Zeros:
                 for place in self.places
             }
         share = sparsity_at(step, end=self._ramp(steps), final=self.goal.amount)
-        if self.scope == "layer":
+        if self.scope == "uniform":
             return {place: smallest_masks([weights[place]], share=share)[0] for place in self.places}
         masks = smallest_masks([weights[place] for place in self.places], share=share)
         return dict(zip(self.places, masks, strict=True))
@@ -79,7 +80,7 @@ class Zeros:
 
 
 def zeros(
-    model: keras.Model, *, goal: Goal, scope: Literal["global", "layer"] = "global", ramp_fraction: float = 0.5
+    model: keras.Model, *, goal: Goal, scope: Literal["global", "uniform"] = "global", ramp_fraction: float = 0.5
 ) -> Zeros:
     """The constraint that brings `model` to `goal`. Raises ModelError if no layer can have zeros of that kind."""
     found, whole = kernels(model)

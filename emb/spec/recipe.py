@@ -174,8 +174,8 @@ class PruneSpec:
     """How the trained model is made smaller, and trained on afterwards.
 
     method: a public name of the registry emb.prune, or "none".  goal: what it shall reach, see emb.spec.pruning.
-    criterion: what tells the importance of a channel.
-    scope: "global" compares weights or channels over all layers, "layer" within each.
+    criterion: of channels, what one is worth, see emb.prune.channels.
+    scope: "global" compares channels or weights over all layers, "uniform" removes the same share of each.
     steps: of channels, how often some are removed and the model is trained on.
     epochs: of that training, each time; the schedule is a cosine, all else is as in [train].
     learning_rate: its highest value; 0 takes that of [train].
@@ -186,8 +186,8 @@ class PruneSpec:
 
     method: str = "none"
     goal: float | str = ""
-    criterion: str = "taylor"
-    scope: Literal["global", "layer"] = "global"
+    criterion: Literal["taylor", "l1", "l2", "bn-scale"] = "taylor"
+    scope: Literal["global", "uniform"] = "global"
     steps: int = 1
     epochs: int = 10
     learning_rate: float = 0.0
