@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emb.errors import SpecError
 from emb.pipeline.conversion import FEW_IMAGES, converted, median_us
 from emb.pipeline.fine_tuning import opened, pixels_of
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.stage import Work
+from emb.spec.contract import Pixels
 from emb.spec.scheme import Scheme
 
 if TYPE_CHECKING:
@@ -92,30 +94,35 @@ def _to_latency(
     """Every candidate is timed beside the unpruned model, as the machine may be busier now than a minute ago."""
     from emb.prune import channels
 
+    shares: list[float] = []
     with tempfile.TemporaryDirectory(prefix="emb-unpruned-") as folder:
         before = Path(folder) / "model.tflite"
         of_before = _convert(opened(unpruned, work.context), before, work)
 
         def share(candidate: keras.Model) -> float:
-            return _measured(
-                candidate,
-                work,
-                lambda path, pixels: median_us(path, work, pixels=pixels) / median_us(before, work, pixels=of_before),
-            )
+            def measure(path: Path, pixels: Pixels) -> float:
+                return median_us(path, work, pixels=pixels) / median_us(before, work, pixels=of_before)
 
-        found = channels.plan_for_goal(
-            model,
-            worth,
-            scope=work.context.recipe.prune.scope,
-            cost=share,
-            goal=(1 / amount) ** part,
-            unit="of the unpruned model's latency",
-        )
+            shares.append(_measured(candidate, work, measure))
+            return shares[-1]
+
+        goal, scope = (1 / amount) ** part, work.context.recipe.prune.scope
+        try:
+            found = channels.plan_for_goal(model, worth, scope=scope, cost=share, goal=goal)
+        except SpecError as error:
+            if not shares or min(shares) <= goal:
+                raise
+            raise SpecError(
+                f"{model.name} cannot be made {1 / goal:.3g}x as fast by pruning channels",
+                why=f"the nearest that was reached is {1 / min(shares):.2f}x on one thread of LiteRT here, with as few "
+                "as a tenth of the channels of every group",
+                fix="choose a lower goal, or a smaller architecture",
+            ) from error
     reached = f"{1 / found.cost:.2f}x as fast as the unpruned int8 .tflite, on one thread of LiteRT here"
     return found, ChannelStep(plan=found.plan.to_json(), reached=reached)
 
 
-def _measured(model: keras.Model, work: Work, measure: Callable[[Path, Any], float]) -> float:
+def _measured(model: keras.Model, work: Work, measure: Callable[[Path, Pixels], float]) -> float:
     """What `measure` says of the model's int8 .tflite."""
     with tempfile.TemporaryDirectory(prefix="emb-candidate-") as folder:
         path = Path(folder) / "model.tflite"
@@ -123,7 +130,7 @@ def _measured(model: keras.Model, work: Work, measure: Callable[[Path, Any], flo
         return measure(path, pixels)
 
 
-def _convert(model: keras.Model, path: Path, work: Work) -> Any:
+def _convert(model: keras.Model, path: Path, work: Work) -> Pixels:
     from emb.export.source import open_source
     from emb.quantize import SCHEMES
 

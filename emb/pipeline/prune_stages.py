@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import keras
 
 PLAN = "prune.json"
+# Of ratios that differ by the rounding of float32 alone.
+_SAME = 1e-5
 
 
 def prune_channels(work: Work, *, unpruned: str, engine: Engine) -> None:
@@ -203,6 +205,7 @@ def _finish(work: Work, story: Pruning, *, models: list[Path], plans: list[Any])
 
 
 def _different(kernel: Any) -> int:
-    """How many different ratios to the largest weight of their output channel a kernel has, to six digits."""
+    """How many different ratios to the largest weight of its output channel a kernel has, but for rounding."""
     largest = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)), keepdims=True)
-    return len(np.unique((kernel / np.where(largest == 0, 1, largest)).round(6)))
+    ratios = np.unique(kernel / np.where(largest == 0, 1, largest))
+    return 1 + int(np.count_nonzero(np.diff(ratios) > _SAME))

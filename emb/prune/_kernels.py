@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
-
-_NAMES = ("kernel", "pointwise_kernel", "depthwise_kernel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +27,38 @@ class Kernel:
 
 def kernels(model: keras.Model) -> tuple[tuple[Kernel, ...], Mapping[str, str]]:
     """The kernels of convolutions and dense layers, and why other layers with matrices of weights are left whole."""
-    found, whole = [], {}
-    for place, variable in enumerate(model.variables):
-        if len(variable.shape) < 2:
-            continue
-        path, _, name = variable.path.removeprefix(f"{model.name}/").rpartition("/")
-        if name in _NAMES:
-            depthwise = name == "depthwise_kernel"
-            found.append(Kernel(place=place, layer=path, is_depthwise=depthwise, shape=tuple(variable.shape)))
-        elif variable.trainable:
-            whole[path] = f"its weights {name!r} are no kernel of a convolution or dense layer"
-    return tuple(found), whole
+    places = {id(variable): place for place, variable in enumerate(model.variables)}
+    found: dict[int, Kernel] = {}
+    whole = {}
+    for layer in _layers(model):
+        own = _kernels_of(layer)
+        for variable, depthwise in own:
+            place = places[id(variable)]
+            found[place] = Kernel(
+                place=place, layer=layer.name, is_depthwise=depthwise, shape=tuple(int(side) for side in variable.shape)
+            )
+        if not own and any(len(variable.shape) > 1 for variable in layer.trainable_variables):
+            whole[layer.name] = f"{type(layer).__name__} is neither a plain convolution nor a dense layer"
+    return tuple(found[place] for place in sorted(found)), whole
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    """All layers, those of models inside of the model included."""
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def _kernels_of(layer: Any) -> list[tuple[Any, bool]]:
+    """(kernel, whether it is depthwise) of one layer; none of a transposed convolution, whose axes stand otherwise."""
+    from keras import layers
+
+    if isinstance(layer, layers.SeparableConv1D | layers.SeparableConv2D):
+        return [(layer.depthwise_kernel, True), (layer.pointwise_kernel, False)]
+    if isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D):
+        return [(layer.kernel, True)]
+    if isinstance(layer, layers.Dense | layers.Conv1D | layers.Conv2D | layers.Conv3D):
+        return [(layer.kernel, False)]
+    return []

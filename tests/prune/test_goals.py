@@ -62,7 +62,8 @@ def test_none_takes_a_recipes_pruning_back():
         ("channels:nan", "prune.goal: 'nan' must lie between 0 and 1"),
         (
             "channels:half",
-            "prune.goal: 'half' cannot be read: channels takes the share of MACs to remove, 0.5, or latency=3x, or bytes=30kB",
+            "prune.goal: 'half' cannot be read: channels takes the share of MACs to remove, 0.5, or latency=3x, "
+            "or bytes=30kB",
         ),
         ("channels:latncy=3x", "prune.goal: 'latncy=3x' names 'latncy'; did you mean 'latency'? known: bytes, latency"),
         ("channels:latency=fast", "prune.goal: 'latency=fast' cannot be read: 'fast' is no ratio, as 3x is"),
@@ -80,7 +81,8 @@ def test_none_takes_a_recipes_pruning_back():
         ),
         (
             "chanels:0.5",
-            "prune.method: unknown method 'chanels'; did you mean 'channels'? known: channels, cluster, magnitude, none",
+            "prune.method: unknown method 'chanels'; did you mean 'channels'? "
+            "known: channels, cluster, magnitude, none",
         ),
     ],
 )
@@ -102,7 +104,6 @@ def test_all_faults_at_once():
                 "prune.distill": True,
                 "prune.epochs": 0,
                 "prune.distill_weight": 0.0,
-                "prune.criterion": "magic",
             },
         )
     for fault in (
@@ -112,6 +113,14 @@ def test_all_faults_at_once():
         "prune.goal: '2' must lie between 0 and 1",
     ):
         assert fault in str(caught.value)
+
+
+def test_an_unknown_criterion():
+    with pytest.raises(SpecError) as caught:
+        resolve("lenet", overrides={"prune": "channels:0.5", "prune.criterion": "tailor"})
+    assert caught.value.why == (
+        "prune.criterion: must be one of 'taylor', 'l1', 'l2', 'bn-scale', not 'tailor'; did you mean 'taylor'?"
+    )
 
 
 def test_what_pruning_takes_is_refused_without_it():

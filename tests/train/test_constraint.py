@@ -53,6 +53,7 @@ def kernels(model):
     return [np.array(variable) for variable in model.variables if variable.path.endswith("/kernel")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_as_many_zeros_as_asked_for_and_it_learns(spec, tmp_path):
     model, history = run(tmp_path, spec, constraint=half_zero)
@@ -64,6 +65,7 @@ def test_as_many_zeros_as_asked_for_and_it_learns(spec, tmp_path):
         assert history.epochs[-1].validation_accuracy == np.mean(scores.argmax(axis=1) == problem.VALIDATION.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_as_few_values_as_asked_for_and_it_learns(spec, tmp_path):
     model, history = run(tmp_path, spec, constraint=four_values)
@@ -73,6 +75,7 @@ def test_as_few_values_as_asked_for_and_it_learns(spec, tmp_path):
     assert history.epochs[-1].loss < history.epochs[0].loss
 
 
+@pytest.mark.slow
 def test_the_values_themselves_are_trained(tmp_path):
     model, _ = run(tmp_path, SPEC, constraint=four_values)
     start, _ = run(tmp_path / "start", dataclasses.replace(SPEC, epochs=1, learning_rate=1e-9), constraint=four_values)
@@ -83,6 +86,7 @@ def test_the_values_themselves_are_trained(tmp_path):
         assert not np.array_equal(*ratios)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constraint", [half_zero, four_values])
 def test_an_interrupted_training_ends_with_the_same_bits(constraint, tmp_path):
     def interrupt(progress):
@@ -100,6 +104,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(constraint, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_form_is_not_used(tmp_path):
     run(tmp_path, SPEC, constraint=half_zero)
     told = []

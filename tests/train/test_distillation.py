@@ -68,6 +68,7 @@ def taught(tmp_path_factory):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_a_student_learns_from_its_teacher_alone(taught, tmp_path, precision):
     before = [np.array(variable) for variable in taught.variables]
@@ -80,6 +81,7 @@ def test_a_student_learns_from_its_teacher_alone(taught, tmp_path, precision):
         np.testing.assert_array_equal(np.array(variable), value)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_bits(taught, tmp_path):
     def interrupt(progress):
         if progress.epoch == 2:
