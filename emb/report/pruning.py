@@ -13,12 +13,13 @@ _SHOWN = 4
 
 def pruning_lines(pruning: Pruning, rows: Sequence[Row]) -> list[str]:
     """One fact a line. rows: of the pruned model, to hold beside the unpruned one's."""
+    smaller = pruning.method == "channels"
     lines = [_what(pruning), _accuracies(pruning)]
     if pruning.reached:
         lines.append(f"reached: {pruning.reached}")
     if pruning.unpruned:
-        lines += _beside(pruning.unpruned, rows)
-    if pruning.method != "channels":
+        lines += _beside(pruning.unpruned, rows, smaller=smaller)
+    if not smaller:
         lines.append(
             "the file's size, memory and speed are as without it: it saves what gzip makes of the file, no more"
         )
@@ -71,20 +72,20 @@ def _accuracies(pruning: Pruning) -> str:
     )
 
 
-def _beside(unpruned: Unpruned, rows: Sequence[Row]) -> list[str]:
+def _beside(unpruned: Unpruned, rows: Sequence[Row], *, smaller: bool) -> list[str]:
+    """smaller: whether the file itself is; else neither its size nor its speed is a merit, nor named as one."""
+    size = f"{unpruned.bytes:,} bytes, {unpruned.gzip_bytes:,} gzipped"
     lines = [
         f"unpruned, over the test images: float model {100 * unpruned.reference_accuracy:.2f} %; "
-        f"{unpruned.scheme} .tflite {100 * unpruned.accuracy:.2f} %, {unpruned.bytes:,} bytes, "
-        f"{unpruned.gzip_bytes:,} gzipped, {unpruned.median_us:,.0f} µs on litert"
+        f"{unpruned.scheme} .tflite {100 * unpruned.accuracy:.2f} %, {size}"
+        + (f", {unpruned.median_us:,.0f} µs on litert" if smaller else "")
     ]
     same = (row for row in rows if row.format == "tflite" and row.scheme == unpruned.scheme and row.runtime == "litert")
     row = next((row for row in same if row.mode == "default" and row.accuracy is not None and row.latency), None)
     if row is None or row.accuracy is None or row.latency is None:
         return lines
-    points = 100 * (row.accuracy - unpruned.accuracy)
-    lines.append(
-        f"against it: {points:+.2f} points, {unpruned.bytes / row.bytes:.2f}x smaller, "
-        f"{unpruned.gzip_bytes / row.gzip_bytes:.2f}x smaller gzipped, "
-        f"{unpruned.median_us / row.latency.median_us:.2f}x as fast"
-    )
-    return lines
+    told = [f"{100 * (row.accuracy - unpruned.accuracy):+.2f} points"]
+    told += [f"{unpruned.bytes / row.bytes:.2f}x smaller"] if smaller else []
+    told += [f"{unpruned.gzip_bytes / row.gzip_bytes:.2f}x smaller gzipped"]
+    told += [f"{unpruned.median_us / row.latency.median_us:.2f}x as fast"] if smaller else []
+    return [*lines, f"against it: {', '.join(told)}"]
