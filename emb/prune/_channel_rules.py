@@ -28,7 +28,7 @@ class Setting:
     """A setting of a layer that follows from the channels that are left.
 
     how: "count" is their number, "last" replaces the last one of several numbers by it, "each" is a list with a value
-    for each of them.
+    for each of them, None being their places from 0.
     """
 
     name: str
@@ -41,7 +41,10 @@ class Setting:
             return int(kept.sum())
         if self.how == "last":
             return (*before[:-1], int(kept.sum()))
-        return [value for value, stays in zip(before, kept.tolist(), strict=True) if stays]
+        if kept.all():
+            return before
+        values = range(len(kept)) if before is None else before
+        return [value for value, stays in zip(values, kept.tolist(), strict=True) if stays]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,11 +230,11 @@ def _rescaling(call: Call, _ties: Ties) -> Effect:
     return Effect(results=(call.only,), settings=tuple(settings))
 
 
-def _response_normalization(call: Call, ties: Ties) -> Effect:
-    if call.layer.across != "space":
-        reason = f"{call.layer.name} normalizes each by its neighbours, which would become others"
-        ties.leave_whole(call.only, reason)
-    return Effect(results=(call.only,))
+def _response_normalization(call: Call, _ties: Ties) -> Effect:
+    """Each channel by its neighbours, and those that are left remember which ones they were."""
+    if call.layer.across == "space":
+        return Effect(results=(call.only,))
+    return Effect(results=(call.only,), settings=(Setting(name="positions", channels=call.only, how="each"),))
 
 
 def _merges(call: Call, ties: Ties) -> Effect:

@@ -25,7 +25,9 @@ def smaller(model: keras.Model, graph: ChannelGraph, kept: Kept) -> keras.Model:
 
     original = _functional(model)
     clone: keras.Model = keras.models.clone_model(
-        original, clone_function=lambda layer: _layer(layer, graph.layers.get(layer.name), kept)
+        original,
+        input_tensors=_inputs(original),
+        clone_function=lambda layer: _layer(layer, graph.layers.get(layer.name), kept),
     )
     _carry(original, clone, graph.layers, kept)
     return clone
@@ -69,7 +71,10 @@ def with_masks(
 
     original = _functional(model)
     clone: keras.Model = keras.models.clone_model(
-        original, clone_function=_copy if dropout else _still_copy, call_function=call
+        original,
+        input_tensors=_inputs(original),
+        clone_function=_copy if dropout else _still_copy,
+        call_function=call,
     )
     _carry(original, clone, {}, np.ones(0, dtype=np.bool_))
     return clone, tuple(masks)
@@ -102,6 +107,17 @@ def _functional(model: Any) -> Any:
 
     inputs, outputs = (values[0] if len(values) == 1 else values for values in (model.inputs, model.outputs))
     return keras.Model(inputs, outputs, name=model.name)
+
+
+def _inputs(model: Any) -> Any:
+    """New inputs of the same names; Keras would give those without one a name of the tensor."""
+    import keras
+
+    made = [
+        keras.Input(batch_shape=value.shape, dtype=value.dtype, name=value._keras_history.operation.name)
+        for value in model.inputs
+    ]
+    return made[0] if len(made) == 1 else made
 
 
 def _layer(layer: Any, channels: LayerChannels | None, kept: Kept) -> Any:
