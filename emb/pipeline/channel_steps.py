@@ -13,7 +13,7 @@ import numpy as np
 from emb.errors import SpecError
 from emb.pipeline.conversion import FEW_IMAGES, converted, median_us
 from emb.pipeline.fine_tuning import opened, pixels_of
-from emb.pipeline.json_files import read_json, write_json
+from emb.pipeline.json_files import read_json, replace_json
 from emb.pipeline.stage import Work
 from emb.spec.contract import Pixels
 from emb.spec.scheme import Scheme
@@ -66,7 +66,7 @@ def channel_step(work: Work, folder: Path, *, model: Path, unpruned: Path, numbe
         found, step = search(network, worth, work, unpruned=unpruned, amount=goal.amount, part=part)
         smaller = found.model
     smaller.save(folder / "pruned.keras")
-    write_json(note, asdict(step))
+    replace_json(note, asdict(step))
     return step
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emb.pipeline.json_files import write_json
+from emb.pipeline.json_files import replace_json
 from emb.pipeline.pixels import PIXELS
 from emb.pipeline.stage import Context
 from emb.spec.contract import Pixels
@@ -67,8 +67,8 @@ def fine_tune(lesson: Lesson, context: Context) -> None:
         constraint=form_of(model, prune) if lesson.keeps_form else None,
     )
     model.save(lesson.folder / MODEL)
+    replace_json(lesson.folder / HISTORY, trained.history.to_json())
     shutil.rmtree(progress, ignore_errors=True)
-    write_json(lesson.folder / HISTORY, trained.history.to_json())
 
 
 def tuning_spec(recipe: Recipe) -> TrainSpec:

@@ -179,7 +179,7 @@ def _compared(recipe: Recipe) -> Scheme:
     """The scheme in which the unpruned model is compared: the first one that is asked for and exists as .tflite."""
     from emb.quantize import SCHEMES
 
-    schemes = [SCHEMES.get(name).SCHEME for name in (*recipe.quantize.schemes, "float32")]
+    schemes: list[Scheme] = [SCHEMES.get(name).SCHEME for name in (*recipe.quantize.schemes, "float32")]
     return next(scheme for scheme in schemes if "tflite" in scheme.formats)
 
 
