@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChannelPlan", "Criterion", "Found", "Row", "Scope", "Scores", "Try",
-    "macs", "masked", "plan_for_goal", "plan_for_macs", "scores", "sensitivity", "smaller",
+    "macs", "masked", "plan_for_goal", "plan_for_macs", "scores", "sensitivity", "smaller", "untouched",
 ]  # fmt: skip
 
 _RAW = Pixels()
@@ -79,6 +79,11 @@ def macs(model: keras.Model) -> int:
     from emb.graph.keras import read
 
     return count(read(model))
+
+
+def untouched(model: keras.Model) -> dict[str, str]:
+    """The layers of which all or some channels cannot go, and why; not the layer whose channels are the classes."""
+    return dict(trace(model).untouched)
 
 
 def plan_for_macs(
