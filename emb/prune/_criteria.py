@@ -127,9 +127,11 @@ def _absolute_gradients(
     from emb.prune._gradient_sums import GradientSums
 
     optimizer = GradientSums()
-    masked.compile(
+    # Outputs that help in training alone come behind the first.
+    trained = keras.Model(masked.inputs[0] if len(masked.inputs) == 1 else masked.inputs, masked.outputs[0])
+    trained.compile(
         optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not _gives_probabilities(masked), reduction="sum"),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not _gives_probabilities(trained), reduction="sum"),
         # As in training: XLA on a CPU makes TensorFlow's steps of such small models slower.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
@@ -137,9 +139,10 @@ def _absolute_gradients(
         part, classes = images[start : start + _BATCH], labels[start : start + _BATCH]
         filling = np.arange(_BATCH) % len(part)  # the last batch is filled up with images that weigh nothing
         weights = (np.arange(_BATCH) < len(part)).astype(np.float32)
-        masked.train_on_batch(part[filling], classes[filling], sample_weight=weights)
+        trained.train_on_batch(part[filling], classes[filling], sample_weight=weights)
     by_variable = optimizer.by_variable()
-    return [by_variable[id(layer.mask)] for layer, _ in masks]
+    # What only another output reads changes nothing of the first.
+    return [by_variable.get(id(layer.mask), np.zeros(len(channels))) for layer, channels in masks]
 
 
 def _gives_probabilities(model: keras.Model) -> bool:

@@ -138,6 +138,24 @@ def test_taylor_takes_logits_and_pixels_as_the_model_does(model):
 
 
 @pytest.mark.slow
+def test_taylor_looks_at_the_first_output(scramble):
+    import keras
+    from keras import layers
+
+    image = keras.Input((6, 6, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3, activation="relu", name="a")(image))
+    scores = layers.Dense(4, activation="softmax", name="scores")(x)
+    other = layers.Dense(4, name="auxiliary")(layers.Dense(5, name="b")(x))
+    images, labels = _data()
+    one = channels.scores(
+        scramble(keras.Model(image, [scores, other])), criterion="taylor", images=images, labels=labels
+    )
+    two = channels.scores(keras.Model(image, scores), criterion="taylor", images=images, labels=labels)
+    np.testing.assert_allclose(one.groups["a"], two.groups["a"], rtol=1e-4)
+    assert one.groups["b"] == (0.0,) * 5
+
+
+@pytest.mark.slow
 def test_taylor_draws_its_images_at_random(model):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 3, (600, 6, 6, 3)).astype(np.uint8), rng.integers(0, 4, 600)
