@@ -120,7 +120,8 @@ class _Walk:
         for value in function.inputs:
             self._tensors[id(value)] = self._fresh(value, "they are the model's input")
         for node in _nodes(function):
-            self._call(node)
+            if any(id(value) not in self._tensors for value in node.outputs):
+                self._call(node)
         for value in function.outputs:
             self._ties.leave_whole(self._tensors[id(value)], "they are the model's output")
             self._shown.update(self._tensors[id(value)].tolist())
@@ -152,6 +153,9 @@ class _Walk:
         if any(len(shape) < 2 or shape[-1] is None for shape in shapes):
             raise NoRuleError("the number of its channels is open")
         effect = rule(call, self._ties)
+        unknown = [weight.name for weight in call.layer.weights if weight.name not in effect.weights]
+        if unknown:
+            raise NoRuleError(f"emb knows no rule for its weight {unknown[0]}")
         before = self._effects.setdefault(call.layer.name, effect)
         if before is not effect:
             self._share(before, effect)

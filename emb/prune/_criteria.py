@@ -24,6 +24,8 @@ from emb.errors import DataError, SpecError
 from emb.prune._channel_graph import ChannelGraph
 from emb.prune._surgery import numbers, with_masks
 from emb.prune._ties import Channels
+from emb.spec.contract import Pixels
+from emb.spec.dataset import Images
 
 if TYPE_CHECKING:
     import keras
@@ -70,20 +72,22 @@ def worth_by_taylor(
     model: keras.Model,
     graph: ChannelGraph,
     *,
-    images: NDArray[np.generic],
+    images: Images,
     labels: NDArray[np.integer[Any]],
+    pixels: Pixels,
     rng: np.random.Generator | None,
 ) -> Worth:
     """How much the loss would change, to first order, if a channel were zero; mean over images, in units of the loss.
 
-    images: (images, height, width, channels) raw pixels.  labels: (images,) classes.
+    images: (images, height, width, channels) raw pixels.  labels: (images,) classes.  pixels: what the model takes.
     Where a batch normalization alone takes what a layer makes, its outputs are the activations; else the layer's own.
     """
     _check_images(images, labels)
     order = np.arange(len(images)) if rng is None else rng.permutation(len(images))
     chosen = np.sort(order[:_MOST_IMAGES])
     masked, masks = with_masks(model, _gates(model, graph), examples=_BATCH, dropout=False)
-    sums = _absolute_gradients(masked, masks, images[chosen], labels[chosen])
+    given = images[chosen].astype(np.float32) * np.float32(pixels.scale) + np.float32(pixels.offset)
+    sums = _absolute_gradients(masked, masks, given, labels[chosen])
     worth = np.full(graph.count, np.nan)
     for (_, channels), values in zip(masks, sums, strict=True):
         worth[channels] = np.nan_to_num(worth[channels])
@@ -114,7 +118,7 @@ def _gates(model: keras.Model, graph: ChannelGraph) -> dict[tuple[str, int], tup
 def _absolute_gradients(
     masked: keras.Model,
     masks: tuple[tuple[keras.Layer, Channels], ...],
-    images: NDArray[np.generic],
+    images: NDArray[np.float32],
     labels: NDArray[np.integer[Any]],
 ) -> list[Worth]:
     """For each mask the sum over all images of the absolute gradient of the image's loss, (channels,)."""
@@ -123,9 +127,11 @@ def _absolute_gradients(
     from emb.prune._gradient_sums import GradientSums
 
     optimizer = GradientSums()
-    masked.compile(
+    # Outputs that help in training alone come behind the first.
+    trained = keras.Model(masked.inputs[0] if len(masked.inputs) == 1 else masked.inputs, masked.outputs[0])
+    trained.compile(
         optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not _gives_probabilities(masked), reduction="sum"),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not _gives_probabilities(trained), reduction="sum"),
         # As in training: XLA on a CPU makes TensorFlow's steps of such small models slower.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
@@ -133,9 +139,10 @@ def _absolute_gradients(
         part, classes = images[start : start + _BATCH], labels[start : start + _BATCH]
         filling = np.arange(_BATCH) % len(part)  # the last batch is filled up with images that weigh nothing
         weights = (np.arange(_BATCH) < len(part)).astype(np.float32)
-        masked.train_on_batch(part[filling].astype(np.float32), classes[filling], sample_weight=weights)
+        trained.train_on_batch(part[filling], classes[filling], sample_weight=weights)
     by_variable = optimizer.by_variable()
-    return [by_variable[id(layer.mask)] for layer, _ in masks]
+    # What only another output reads changes nothing of the first.
+    return [by_variable.get(id(layer.mask), np.zeros(len(channels))) for layer, channels in masks]
 
 
 def _gives_probabilities(model: keras.Model) -> bool:
@@ -145,7 +152,7 @@ def _gives_probabilities(model: keras.Model) -> bool:
     return type(last).__name__ == "Softmax" or getattr(getattr(last, "activation", None), "__name__", "") == "softmax"
 
 
-def _check_images(images: NDArray[np.generic], labels: NDArray[np.integer[Any]]) -> None:
+def _check_images(images: Images, labels: NDArray[np.integer[Any]]) -> None:
     if len(images) == 0 or len(images) != len(labels):
         raise DataError(
             f"the criterion taylor got {len(images):,} images and {len(labels):,} labels",

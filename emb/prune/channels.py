@@ -20,6 +20,8 @@ from emb.prune._channel_search import Search
 from emb.prune._criteria import Criterion, check_needs, worth_by_taylor, worth_of_weights
 from emb.prune._surgery import set_masks, with_masks
 from emb.prune._surgery import smaller as rebuilt
+from emb.spec.contract import Pixels
+from emb.spec.dataset import Images
 
 if TYPE_CHECKING:
     import keras
@@ -27,22 +29,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChannelPlan", "Criterion", "Found", "Row", "Scope", "Scores", "Try",
-    "macs", "masked", "plan_for_goal", "plan_for_macs", "scores", "sensitivity", "smaller",
+    "macs", "masked", "plan_for_goal", "plan_for_macs", "scores", "sensitivity", "smaller", "untouched",
 ]  # fmt: skip
+
+_RAW = Pixels()
 
 
 def scores(
     model: keras.Model,
     *,
     criterion: Criterion,
-    images: NDArray[np.generic] | None = None,
+    images: Images | None = None,
     labels: NDArray[np.integer[Any]] | None = None,
+    pixels: Pixels = _RAW,
     rng: np.random.Generator | None = None,
 ) -> Scores:
     """What every channel of the model is worth, see emb.prune._criteria.
 
     images: (images, height, width, channels) raw pixels of the train split and labels: (images,) their classes, for
-    "taylor" alone, which draws 512 of them with `rng` (the first ones without it).
+    "taylor" alone, which draws 512 of them with `rng` (the first ones without it).  pixels: what the model takes.
     Raises SpecError if the criterion lacks its images or says nothing of any channel, ModelError if no channel can go.
     """
     check_needs(criterion, images=images, labels=labels)
@@ -50,7 +55,7 @@ def scores(
     if criterion == "taylor":
         assert images is not None  # check_needs
         assert labels is not None
-        worth = worth_by_taylor(model, graph, images=images, labels=labels, rng=rng)
+        worth = worth_by_taylor(model, graph, images=images, labels=labels, pixels=pixels, rng=rng)
     else:
         worth = worth_of_weights(model, graph, criterion=criterion)
     known = {group.name: worth[group.decisions] for group in graph.groups}
@@ -74,6 +79,11 @@ def macs(model: keras.Model) -> int:
     from emb.graph.keras import read
 
     return count(read(model))
+
+
+def untouched(model: keras.Model) -> dict[str, str]:
+    """The layers of which all or some channels cannot go, and why; not the layer whose channels are the classes."""
+    return dict(trace(model).untouched)
 
 
 def plan_for_macs(

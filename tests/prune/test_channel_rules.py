@@ -204,6 +204,7 @@ def test_what_is_left_computes_what_the_masked_model_does(made, random_plan, dif
     assert difference(model, pruned) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", [body for body, _ in RULES])
 def test_it_is_an_ordinary_model(made, random_plan, difference, body, tmp_path):
     import keras
@@ -298,6 +299,20 @@ class TestLeftWhole:
         why = "emb knows no rule for the channels of a layer of the kind GetItem"
         untouched = {"a": f"its channels stay: they reach {name}: {why}"}
         self._check(random_plan, difference, model, ["b"], untouched)
+
+    def test_weights_of_another_kind(self, made, random_plan, difference):
+        """Low-rank updates beside a kernel, which a cut of the kernel alone would leave behind."""
+
+        def body(layers, x):
+            x = layers.Flatten()(layers.Conv2D(5, 3, name="a")(x))
+            dense = layers.Dense(6, name="adapted")
+            dense.build(x.shape)
+            dense.enable_lora(2)
+            return layers.Dense(4, name="b")(dense(x))
+
+        why = "emb knows no rule for its weight lora_kernel_a"
+        untouched = {"adapted": why, "a": f"its channels stay: they reach adapted: {why}"}
+        self._check(random_plan, difference, made(body), ["b"], untouched)
 
     def test_a_model_inside_of_the_model(self, made, random_plan, difference):
         import keras
