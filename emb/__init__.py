@@ -22,6 +22,7 @@ def build(
     recipe: str | Path,
     *,
     quantize: str | Sequence[str] | None = None,
+    prune: str | None = None,
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
     output: str | Path | None = None,
@@ -37,6 +38,7 @@ def build(
 
     recipe: a recipe's name, a .toml file, or a model (.keras, .h5, SavedModel, .tflite, .onnx).
     quantize: schemes, "int8" or "float32,int8" or ["float32", "int8"].
+    prune: a method and its goal, "channels:0.5"; more by fields, prune__distill=True.
     data: a data set's name, a folder with one directory per class, or a .npz file.
     output: where to write; builds/<name>-<schemes> by default.
     backend, devices: what to train on, "tensorflow" or "jax", and on how many devices (a number or "all").
@@ -59,5 +61,9 @@ def build(
         force=force,
         forms=forms,
         output_directory=Path(output) if output is not None else None,
-        overrides={"quantize.schemes": schemes} | {key.replace("__", "."): value for key, value in fields.items()},
+        overrides={
+            "quantize.schemes": schemes,
+            "prune": prune,
+            **{key.replace("__", "."): value for key, value in fields.items()},
+        },
     )

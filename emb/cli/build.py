@@ -14,11 +14,16 @@ from emb.cli.options import (
     Data,
     DataDirectory,
     Devices,
+    Distill,
     Epochs,
     Forms,
     Json,
     LearningRate,
     PixelRange,
+    Prune,
+    PruneCriterion,
+    PruneEpochs,
+    PruneSteps,
     Seed,
     SkipBad,
     TrustModel,
@@ -65,6 +70,11 @@ def build(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     seed: Seed = None,
+    prune: Prune = None,
+    prune_criterion: PruneCriterion = None,
+    prune_steps: PruneSteps = None,
+    prune_epochs: PruneEpochs = None,
+    distill: Distill = False,
     assignments: Assignments = None,
     backend: Backend = None,
     devices: Devices = None,
@@ -85,7 +95,7 @@ def build(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train, quantize, export, verify, measure.
+    """Train, prune, quantize, export, verify, measure.
 
     Ends with a table of what each file costs in accuracy, bytes and time, and with a directory that holds them.
     """
@@ -114,6 +124,11 @@ def build(
                 "train.batch_size": batch_size,
                 "train.learning_rate": learning_rate,
                 "train.seed": seed,
+                "prune": prune,
+                "prune.criterion": prune_criterion,
+                "prune.steps": prune_steps,
+                "prune.epochs": prune_epochs,
+                "prune.distill": distill or None,
             },
             listener=bars,
             backend=backend,

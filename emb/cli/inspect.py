@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emb.cli.options import Classes, DataDirectory, Json, TrustModel, complete_recipe
+from emb.cli.options import Classes, Data, DataDirectory, Json, TrustModel, complete_recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from fractions import Fraction
 
     from rich.table import Table
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from emb.graph.cost import OperationCost
     from emb.graph.model import Graph, Operation
     from emb.pipeline.inspect import Inspection
+    from emb.pipeline.sensitivity import Sensitivity
 
 _UNKNOWN = "?"
 _NAME_WIDTH = 26
+_RATES = "0.25,0.5,0.75"
 
 
 def inspect(
@@ -46,12 +49,20 @@ def inspect(
         Path | None,
         typer.Option(metavar="DIR", help="Where --feature-maps writes a PNG file for each convolution; else here."),
     ] = None,
+    sensitivity: Annotated[
+        bool,
+        typer.Option("--sensitivity", help="Show the validation accuracy without a share of each layer's channels."),
+    ] = False,
+    rates: Annotated[
+        str, typer.Option(metavar="RATE,...", help="The shares of the channels that --sensitivity leaves out.")
+    ] = _RATES,
+    data: Data = None,
     classes: Classes = None,
     data_dir: DataDirectory = None,
     trust_model: TrustModel = False,
     as_json: Json = False,
 ) -> None:
-    """Show what each operation of a model costs, how far it sees, or draw what it has learned.
+    """Show what each operation of a model costs, how far it sees, or what it has learned.
 
     Shapes, parameters, MACs, receptive field and bytes of activations, and the totals.
     """
@@ -62,6 +73,19 @@ def inspect(
     _refuse_what_does_nothing(
         filters=filters, image=feature_maps, output=output, receptive_field=receptive_field, classes=classes
     )
+    _refuse_what_has_no_sensitivity(
+        sensitivity=sensitivity,
+        others={
+            "--filters": filters is not None,
+            "--feature-maps": feature_maps is not None,
+            "--receptive-field": receptive_field,
+            "--classes": classes is not None,
+        },
+        its_own={"--rates": rates != _RATES, "--data": data is not None},
+    )
+    if sensitivity:
+        _sensitivity(model, rates=rates, data=data, data_dir=data_dir, trust_model=trust_model, as_json=as_json)
+        return
     if filters is not None or feature_maps is not None:
         _draw(model, filters=filters, image=feature_maps, output=output, trust_model=trust_model, as_json=as_json)
         return
@@ -95,6 +119,67 @@ def _refuse_what_does_nothing(
                 why="one draws what a trained model holds, the other is about a table of its layers",
                 fix="call emb inspect once with each",
             )
+
+
+def _refuse_what_has_no_sensitivity(
+    *, sensitivity: bool, others: Mapping[str, bool], its_own: Mapping[str, bool]
+) -> None:
+    """Options that would be passed over in silence, with --sensitivity or without it."""
+    from emb.errors import SpecError
+
+    for option, given in (others if sensitivity else its_own).items():
+        if given and sensitivity:
+            raise SpecError(
+                f"--sensitivity and {option} cannot go together",
+                why="it shows a table of its own, of a trained model",
+                fix="call emb inspect once with each",
+            )
+        if given:
+            raise SpecError(
+                f"{option} has nothing to do", why="it is for --sensitivity", fix="add --sensitivity, or leave it out"
+            )
+
+
+def _sensitivity(
+    model: str, *, rates: str, data: str | None, data_dir: Path | None, trust_model: bool, as_json: bool
+) -> None:
+    from emb.cli.output import print_json, stdout
+    from emb.pipeline.sensitivity import rates_of
+    from emb.pipeline.sensitivity import sensitivity as measure
+
+    found = measure(model, rates=rates_of(rates), data=data, data_dir=data_dir, trust_model=trust_model)
+    if as_json:
+        print_json(found.to_json())
+        return
+    console = stdout()
+    console.print(_accuracies(found))
+    lines = [
+        "",
+        f"{found.source}: {100 * found.accuracy:.2f} % whole, over {found.images}",
+        "each row with its own channels masked, those of the least absolute weights first; nothing was trained again",
+        *(f"not pruned: {layer}, {reason}" for layer, reason in found.untouched.items()),
+    ]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _accuracies(found: Sensitivity) -> Table:
+    """One row for each group of tied channels, one column for each rate."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
+    for header in ("layer", "channels"):
+        table.add_column(header, no_wrap=True, justify="left" if header == "layer" else "right")
+    rates = list(dict.fromkeys(row.rate for row in found.rows))
+    for rate in rates:
+        table.add_column(f"-{100 * rate:g} %", justify="right", no_wrap=True)
+    for start in range(0, len(found.rows), len(rates)):
+        rows = found.rows[start : start + len(rates)]
+        more = f" +{len(rows[0].layers) - 1}" if len(rows[0].layers) > 1 else ""
+        cells = (_short(rows[0].group) + more, str(rows[0].channels), *(f"{100 * row.accuracy:.1f}" for row in rows))
+        table.add_row(*map(escape, cells))
+    return table
 
 
 def _draw(

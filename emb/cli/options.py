@@ -93,6 +93,22 @@ Epochs = Annotated[int | None, typer.Option(help="Passes over the train images."
 BatchSize = Annotated[int | None, typer.Option(help="Images per step, over all devices.")]
 LearningRate = Annotated[float | None, typer.Option(help="Its highest value.")]
 Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+Prune = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METHOD:GOAL",
+        help="channels:0.5 (of the MACs go), channels:latency=3x, channels:bytes=30kB, magnitude:0.9, magnitude:2:4, "
+        "cluster:16, or none.",
+    ),
+]
+PruneCriterion = Annotated[
+    str | None, typer.Option(metavar="NAME", help="What a channel is worth: taylor, l1, l2 or bn-scale.")
+]
+PruneSteps = Annotated[
+    int | None, typer.Option(metavar="N", help="Remove channels in so many steps, each followed by training.")
+]
+PruneEpochs = Annotated[int | None, typer.Option(metavar="N", help="Passes over the train images after each step.")]
+Distill = Annotated[bool, typer.Option("--distill", help="Train the pruned model on what the unpruned one says, too.")]
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override any field: --set train.epochs=3. May be repeated."),

@@ -5,6 +5,7 @@ Knows no architecture. Holds no weights: its window is a constant.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import keras
@@ -25,8 +26,11 @@ class LocalResponseNormalization(keras.layers.Layer):
     (intra-channel). What lies outside counts as zero; the sum is not divided by the number of neighbours, as Caffe
     does it. The lecture's n is 2 * depth_radius + 1.
 
+    positions: where each channel stood among its neighbours before some were pruned, ascending from 0; None where
+    all are there. What is missing counts as zero, so that a pruned network computes what one with zeros would.
+
     x: (batch, height, width, channels) float. Returns the same shape and dtype; computes in float32.
-    Raises SpecError for a negative radius or alpha, k not above 0, or another direction.
+    Raises SpecError for a negative radius or alpha, k not above 0, another direction, or not one position a channel.
 
     With beta = 0.75 it is written in multiplications, one convolution and rsqrt, which int8 TFLite has on every
     runtime that emb knows; another beta becomes a power, which TFLite has in float alone. Measured on uniform
@@ -41,11 +45,20 @@ class LocalResponseNormalization(keras.layers.Layer):
         alpha: float = 1e-4,
         beta: float = 0.75,
         across: Across = "channels",
+        positions: Sequence[int] | None = None,
         **arguments: Any,
     ) -> None:
         _check(depth_radius=depth_radius, k=k, alpha=alpha, across=across)
         super().__init__(**arguments)
         self.depth_radius, self.k, self.alpha, self.beta, self.across = depth_radius, k, alpha, beta, across
+        self.positions = None if positions is None else [int(position) for position in positions]
+
+    def build(self, input_shape: Any) -> None:
+        if self.positions is not None and len(self.positions) != input_shape[-1]:
+            raise SpecError(
+                f"{self.name} has {len(self.positions)} positions and {input_shape[-1]} channels",
+                fix="give one position for each channel, or none at all",
+            )
 
     def call(self, inputs: Any) -> Any:
         # In 16 bits the squares of activations above 256 would be infinite.
@@ -63,7 +76,8 @@ class LocalResponseNormalization(keras.layers.Layer):
         """alpha times the sum over the window. A convolution, because its sums are exact in int8."""
         channels = squares.shape[-1]
         if self.across == "channels":
-            distance = np.abs(np.subtract.outer(np.arange(channels), np.arange(channels)))
+            places = np.arange(channels) if self.positions is None else np.array(self.positions)
+            distance = np.abs(np.subtract.outer(places, places))
             band = np.where(distance <= self.depth_radius, self.alpha, 0.0)[np.newaxis, np.newaxis]
             return ops.conv(squares, band.astype("float32"), padding="valid", data_format="channels_last")
         side = 2 * self.depth_radius + 1
@@ -74,7 +88,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        own = ("depth_radius", "k", "alpha", "beta", "across")
+        own = ("depth_radius", "k", "alpha", "beta", "across", "positions")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from emb.errors import EmbError
 from emb.pipeline import training_stages
+from emb.pipeline.fine_tuning import fine_tune
 from emb.pipeline.stage import Context, Silence, Work
 from emb.pipeline.training_process import Job
 from emb.store import explained
@@ -64,7 +65,10 @@ def _train(job: Job, tell: Tell) -> None:
     batch_size = min(job.recipe.train.batch_size, len(context.dataset.train))
     train = training_stages.tune if job.tuned else training_stages.train
     with distributed(job.devices, batch_size=batch_size):
-        train(Work(job.folder, context, {}))
+        if job.lesson is not None:
+            fine_tune(job.lesson, context)
+        else:
+            train(Work(job.folder, context, {}))
 
 
 def _end_with_parent() -> None:

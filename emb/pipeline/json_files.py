@@ -12,6 +12,13 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def replace_json(path: Path, value: Any) -> None:
+    """The same in one step: who finds the file finds the whole of it, also after an interruption."""
+    fresh = path.with_name(f".{path.name}")
+    write_json(fresh, value)
+    fresh.replace(path)
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

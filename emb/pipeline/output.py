@@ -6,7 +6,8 @@ contract.json               what each model expects and returns
 labels.txt                  the classes, one a line, in the order of the scores
 report.json, report.md      what was measured
 samples.json                raw latency samples behind the report
-history.json, training.svg  the training, epoch by epoch (if there was one)
+history.json, training.svg  the training, epoch by epoch (if there was one); of a pruned model the fine-tuning
+prune.json                  what was pruned (if it was)
 golden/                     images and the outputs that each runtime gave for them
 manifest.json               the recipe, the provenance of every stage, and the sha256 of every file here
 """
@@ -14,6 +15,7 @@ manifest.json               the recipe, the provenance of every stage, and the s
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -24,6 +26,7 @@ from typing import Any
 from emb.errors import StoreError
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.plan import Plan
+from emb.pipeline.prune_stages import PLAN
 from emb.pipeline.target_report import compiled_file
 from emb.report import markdown
 from emb.report.curves import training_section
@@ -34,8 +37,11 @@ from emb.store import MANIFEST, Artifact, directory_lock, replace_directory, sha
 
 
 def directory_for(recipe: Recipe, chosen: Path | None) -> Path:
-    """Where the build goes: `chosen`, or builds/<name>-<schemes>."""
-    return chosen or Path("builds") / "-".join([recipe.name, *recipe.quantize.schemes])
+    """Where the build goes: `chosen`, or builds/<name>-<schemes>, with the pruning between: lenet-channels-0.5-int8."""
+    pruning = []
+    if recipe.prune.is_asked_for:
+        pruning = [recipe.prune.method, re.sub(r"[^\w.]+", "-", str(recipe.prune.target))]
+    return chosen or Path("builds") / "-".join([recipe.name, *pruning, *recipe.quantize.schemes])
 
 
 def require_replaceable(target: Path, *, kind: str = "build", manifest: str = MANIFEST) -> None:
@@ -71,6 +77,8 @@ def write(report: Report, planned: Plan, done: Mapping[str, Artifact], *, recipe
         page = markdown.render(report)
         if "history.json" in done["model"].files:
             shutil.copyfile(done["model"].path("history.json"), folder / "history.json")
+        if PLAN in done["model"].files:
+            shutil.copyfile(done["model"].path(PLAN), folder / PLAN)
         if "curves" in done:
             shutil.copyfile(done["curves"].path("training.svg"), folder / "training.svg")
             page += training_section(read_json(folder / "history.json")["epochs"], image="training.svg")

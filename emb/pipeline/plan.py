@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from emb.errors import ModelError, SpecError
-from emb.pipeline import planned, targeting
+from emb.pipeline import planned, planned_pruning, targeting
 from emb.pipeline.engine import Engine
 from emb.pipeline.measuring import ways_to_run
 from emb.pipeline.planned import Format
@@ -73,6 +73,17 @@ def plan(
     )
     formats = _formats(recipe)
     made: dict[str, Stage] = {}
+    models = [model]
+    if recipe.prune.is_asked_for:
+        models = [planned_pruning.unpruned_stage(model, recipe)]
+        compared = planned_pruning.comparison_stage(
+            recipe, _compared(recipe), unpruned=model_file, data_digest=data_digest, machine_digest=machine_digest
+        )
+        made[compared.name] = compared
+        model, model_file = planned_pruning.prune_stage(
+            recipe, unpruned=model_file, data_digest=data_digest, machine_digest=machine_digest, engine=engine
+        )
+        models.append(model)
     files = []
     for scheme, file_format in _wanted(recipe, formats):
         float_stage = planned.float_stage(recipe, file_format, model_file, optional=file_format != formats[0])
@@ -109,16 +120,17 @@ def plan(
     deployed = targeting.deployment(files, aim, schemes=recipe.quantize.schemes) if aim else None
     if deployed and deployed.file:
         chosen = next(file for file in files if file.name == deployed.file)
-        if recipe.train.epochs and chosen.format == "tflite":
+        # What channel pruning leaves is smaller than what would be forecast.
+        if recipe.train.epochs and chosen.format == "tflite" and recipe.prune.method != "channels":
             first.append(targeting.forecast_stage(recipe, deployed.aim, chosen.scheme, model_digest=model_digest))
         if deployed.is_compiled:
             made[targeting.COMPILE] = targeting.compile_stage(deployed)
         made[targeting.FIT] = targeting.fit_stage(deployed)
-    if any(file.scheme.calibrated for file in files):
+    if any("calibration" in stage.needs for stage in (model, *made.values())):
         # Before the training, which would be in vain if there were too few images.
         first.append(planned.calibration_stage(recipe, data_digest))
-    first.append(model)
-    if recipe.train.epochs:
+    first += models
+    if recipe.prune.epochs if recipe.prune.is_asked_for else recipe.train.epochs:
         first.append(planned.curves_stage(recipe))
     first.append(planned.reference_stage(recipe, model_file, data_digest=data_digest))
     return Plan(stages=(*first, *_in_order(made)), files=tuple(files), deployment=deployed)
@@ -161,6 +173,14 @@ def _wanted(recipe: Recipe, formats: tuple[Format, ...]) -> list[tuple[Scheme, F
     float32 = SCHEMES.get("float32").SCHEME
     reference = (float32, formats[0])
     return [reference, *(pair for pair in pairs if pair != reference)]
+
+
+def _compared(recipe: Recipe) -> Scheme:
+    """The scheme in which the unpruned model is compared: the first one that is asked for and exists as .tflite."""
+    from emb.quantize import SCHEMES
+
+    schemes: list[Scheme] = [SCHEMES.get(name).SCHEME for name in (*recipe.quantize.schemes, "float32")]
+    return next(scheme for scheme in schemes if "tflite" in scheme.formats)
 
 
 def _schemes_of(file_format: Format) -> list[str]:

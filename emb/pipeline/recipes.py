@@ -11,6 +11,7 @@ from typing import Any
 from emb.errors import SpecError
 from emb.registry import nearest
 from emb.spec.decode import Fault, decode, merge, read_toml
+from emb.spec.pruning import METHODS
 from emb.spec.recipe import Recipe
 from emb.spec.target import Target
 
@@ -103,6 +104,6 @@ def _name_faults(table: Mapping[str, Any]) -> list[Fault]:
         except SpecError as error:
             faults.append(Fault("model.arguments", error.why))
     method = entry("prune", "method")
-    if method not in (None, "none"):
-        faults.append(Fault("prune.method", f"unknown method {method!r}; known: 'none'"))
+    if isinstance(method, str) and method not in METHODS:
+        faults.append(Fault("prune.method", f"unknown method {method!r}; {nearest(method, METHODS)}"))
     return faults

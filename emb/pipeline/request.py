@@ -12,6 +12,7 @@ from emb.pipeline.recipes import decode_recipe, load_recipe, recipe_names
 from emb.registry import nearest
 from emb.spec.dataset import DataRequest
 from emb.spec.decode import parse_assignment
+from emb.spec.pruning import split_text
 from emb.spec.recipe import Recipe
 
 _MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite", ".onnx")
@@ -28,6 +29,7 @@ def resolve(
 ) -> Recipe:
     """The recipe that `what` stands for, with `data`, `overrides` (dotted key -> value) and `assignments` over it.
 
+    "prune" among the overrides is the text that `--prune` takes: "channels:0.5".
     what: a recipe's name, a .toml file, a model file or a SavedModel folder. None among the overrides changes nothing.
     Raises SpecError for whatever cannot be resolved.
     """
@@ -87,6 +89,9 @@ def data_table(data: str | Path) -> dict[str, Any]:
 def _table(key: str, value: Any) -> dict[str, Any]:
     if key in _LISTS and isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
+    if key == "prune" and isinstance(value, str):
+        method, goal = split_text(value)
+        value = {"method": method, "goal": goal}
     for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)

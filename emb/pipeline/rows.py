@@ -15,8 +15,11 @@ from emb.errors import EmbError
 from emb.pipeline.json_files import read_json
 from emb.pipeline.measuring import Timing
 from emb.pipeline.plan import Plan, PlannedFile, PlannedRow
+from emb.pipeline.planned_pruning import COMPARISON
+from emb.pipeline.prune_stages import PLAN
 from emb.pipeline.target_report import target_report
 from emb.pipeline.targeting import FIT
+from emb.spec.pruned import Pruning
 from emb.spec.recipe import Recipe
 from emb.spec.report import DataSummary, FormatAgreement, Report, Row
 from emb.store import Artifact
@@ -33,6 +36,8 @@ def assemble(
     reference = read_json(done["reference"].path("accuracy.json"))
     rows = []
     errors = [_one_line(file.name, failures[file.check]) for file in planned.files if file.check in failures]
+    if COMPARISON in failures:
+        errors.append(_one_line("the unpruned model", failures[COMPARISON]))
     if FIT in failures:
         errors.append(_one_line("the target", failures[FIT]))
     for file in planned.files:
@@ -60,6 +65,7 @@ def assemble(
         notes=(*data["notes"], *_notes_of_model(done)),
         formats=_formats(planned, done, failures),
         target=target_report(planned, done),
+        pruning=_pruning(done),
     )
 
 
@@ -94,6 +100,16 @@ def _has_scores(way: PlannedRow, done: Done) -> bool:
 
 def _notes_of_model(done: Done) -> tuple[str, ...]:
     return tuple(read_json(done["model"].path("notes.json"))) if "notes.json" in done["model"].files else ()
+
+
+def _pruning(done: Done) -> Pruning | None:
+    if PLAN not in done["model"].files:
+        return None
+    document = read_json(done["model"].path(PLAN))
+    del document["plans"]
+    if COMPARISON in done:
+        document["unpruned"] = read_json(done[COMPARISON].path("unpruned.json"))
+    return Pruning.from_json(document)
 
 
 def _row(file: PlannedFile, way: PlannedRow, done: Done, failures: Failures) -> Row:

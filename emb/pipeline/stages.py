@@ -125,7 +125,7 @@ def reference(work: Work, *, model: str) -> None:
 
     test = work.context.dataset.test
     golden = np.load(work.file("data", "golden.npy"))
-    answer = _answers_of(work.done["model"].directory / model, work)
+    answer = answers_of(work.done["model"].directory / model, work)
     scores = answer(test.images)
     np.save(work.folder / "scores.npy", scores)
     np.save(work.folder / "golden.npy", answer(golden))
@@ -205,7 +205,8 @@ def _pixels(work: Work, stage: str) -> Pixels:
     return Pixels(**read_json(work.file(stage, "pixels.json")))
 
 
-def _answers_of(path: Path, work: Work) -> Callable[[Images], NDArray[np.float32]]:
+def answers_of(path: Path, work: Work) -> Callable[[Images], NDArray[np.float32]]:
+    """What a float model says of raw images, by its own framework or, for a .tflite or .onnx file, by its runtime."""
     from emb.export.source import open_source
     from emb.runtimes import open_runtime
 

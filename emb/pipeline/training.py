@@ -20,7 +20,7 @@ from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.planned import surface_stage
 from emb.pipeline.request import resolve
 from emb.pipeline.stage import Listener, Silence
-from emb.spec.recipe import Recipe
+from emb.spec.recipe import PruneSpec, Recipe
 from emb.spec.training import GradientSummary, SurfaceSummary, TrainingReport
 from emb.store import MANIFEST, Artifact, explained, replace_directory
 from emb.train.tensorboard import Scalars, append_scalars
@@ -56,6 +56,7 @@ def train(
     Raises EmbError; nothing is written to the output then.
     """
     wanted = resolve(str(recipe), data=data, overrides=overrides, assignments=assignments)
+    wanted = replace(wanted, prune=PruneSpec())  # what emb build trains before it prunes
     if wanted.train.epochs == 0:
         raise SpecError(
             f"there is nothing to train: {wanted.name} has train.epochs = 0", fix="say for how long: --epochs 10"

@@ -22,7 +22,8 @@ from typing import IO, Any, Literal
 from emb import errors
 from emb.errors import EmbError, RuntimeFailure
 from emb.pipeline.engine import Engine
-from emb.pipeline.stage import Listener, Work
+from emb.pipeline.fine_tuning import Lesson
+from emb.pipeline.stage import Context, Listener, Work
 from emb.spec.dataset import DataRequest
 from emb.spec.recipe import Recipe
 
@@ -32,7 +33,10 @@ _TAIL_LINES = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One training. folder: gets model.keras and history.json.  tuned: of the user's own model, not of a builder's."""
+    """One training. folder: gets model.keras and history.json.  tuned: of the user's own model, not of a builder's.
+
+    lesson: the fine-tuning of a pruned model instead, into its own folder.
+    """
 
     recipe: Recipe
     request: DataRequest
@@ -41,6 +45,7 @@ class Job:
     folder: Path
     tuned: bool
     devices: int | Literal["all"]
+    lesson: Lesson | None = None
 
 
 def train_in_own_process(work: Work, *, engine: Engine, tuned: bool) -> None:
@@ -58,6 +63,25 @@ def train_in_own_process(work: Work, *, engine: Engine, tuned: bool) -> None:
         tuned=tuned,
         devices=engine.devices,
     )
+    _run(job, context.listener, engine)
+
+
+def fine_tune_in_own_process(lesson: Lesson, context: Context, *, engine: Engine) -> None:
+    """What fine_tuning.fine_tune does, on the engine's backend and devices. Raises as train_in_own_process does."""
+    job = Job(
+        recipe=context.recipe,
+        request=context.request,
+        trust_model=context.trust_model,
+        gradients=False,
+        folder=lesson.folder,
+        tuned=False,
+        devices=engine.devices,
+        lesson=lesson,
+    )
+    _run(job, context.listener, engine)
+
+
+def _run(job: Job, listener: Listener, engine: Engine) -> None:
     with tempfile.TemporaryFile(prefix="emb-training-") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "emb.pipeline._training_worker"],
@@ -69,7 +93,7 @@ def train_in_own_process(work: Work, *, engine: Engine, tuned: bool) -> None:
             process_group=0 if os.name == "posix" else None,
         )
         try:
-            if not _hear(process, job, context.listener):
+            if not _hear(process, job, listener):
                 raise _death(process.wait(), log, engine)
         finally:
             process.kill()  # every file it has finished is whole: it renames

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emb.report.columns import HEADERS, LEFT_ALIGNED, cells, notes
+from emb.report.pruning import layer_table, pruning_lines
 from emb.report.target import fault_lines, target_lines
 from emb.spec.report import Report
 
@@ -13,6 +14,9 @@ def render(report: Report) -> str:
     lines = [f"# {report.recipe} on {report.data.name}", "", _line(HEADERS), _line(aligned)]
     lines += [_line(cells(row, reference_accuracy=report.reference_accuracy)) for row in report.rows]
     lines += ["", *(f"- {note}" for note in notes(report))]
+    if report.pruning:
+        lines += ["", "## Pruning", "", *(f"- {line}" for line in pruning_lines(report.pruning, report.rows))]
+        lines += ["", *layer_table(report.pruning)]
     if report.target:
         lines += ["", f"## Target: {report.target.name}", ""]
         lines += [f"- {line}" for line in (*target_lines(report.target), *fault_lines(report.target))]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emb.report.columns import HEADERS, LEFT_ALIGNED, cells, measuring_notes, notes
+from emb.report.pruning import pruning_lines
 from emb.report.target import fault_lines, target_lines
 from emb.spec.report import BenchReport, Report, Row
 
@@ -19,6 +20,8 @@ def render(report: Report) -> Group:
     """The table, what a reader must know beside it, and where the files are."""
     place = f"{report.directory}" + ("  (nothing had changed)" if report.cached else "")
     told, faults = notes(report), []
+    if report.pruning:
+        told += ["", *pruning_lines(report.pruning, report.rows)]
     if report.target:
         told += ["", *target_lines(report.target)]
         faults = fault_lines(report.target)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
+
+from emb.spec import pruning
 
 Scalar = bool | int | float | str
 Argument = Scalar | tuple[Scalar, ...]
@@ -169,9 +171,51 @@ class TrainSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneSpec:
-    """method: a public name of the registry emb.prune, or "none"."""
+    """How the trained model is made smaller, and trained on afterwards.
+
+    method: a public name of the registry emb.prune, or "none".  goal: what it shall reach, see emb.spec.pruning.
+    criterion: of channels, what one is worth, see emb.prune.channels.
+    scope: "global" compares channels or weights over all layers, "uniform" removes the same share of each.
+    steps: of channels, how often some are removed and the model is trained on.
+    epochs: of that training, each time; the schedule is a cosine, all else is as in [train].
+    learning_rate: its highest value; 0 takes that of [train].
+    ramp_fraction: of magnitude, the share of the steps over which the zeros grow to their number.
+    distill: also train on what the unpruned model says, with its scores softened by distill_temperature;
+    distill_weight: the share of that in the loss. Source: Hinton et al. 2015, section 2.
+    """
 
     method: str = "none"
+    goal: float | str = ""
+    criterion: Literal["taylor", "l1", "l2", "bn-scale"] = "taylor"
+    scope: Literal["global", "uniform"] = "global"
+    steps: int = 1
+    epochs: int = 10
+    learning_rate: float = 0.0
+    ramp_fraction: float = 0.5
+    distill: bool = False
+    distill_temperature: float = 4.0
+    distill_weight: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check(
+            (self.steps >= 1, "steps must be at least 1"),
+            (self.epochs >= 0, "epochs must not be negative"),
+            (0 <= self.learning_rate < math.inf, "learning_rate must be a number that is not negative"),
+            (0 <= self.ramp_fraction < 1, "ramp_fraction must lie in [0, 1)"),
+            (0 < self.distill_temperature < math.inf, "distill_temperature must be a number above 0"),
+            (0 < self.distill_weight <= 1, "distill_weight must lie in (0, 1]"),
+            (not self.distill or self.epochs > 0, "distill needs epochs in which to train"),
+            *_goal_checks(self),
+        )
+
+    @property
+    def is_asked_for(self) -> bool:
+        return self.method != pruning.NONE
+
+    @property
+    def target(self) -> pruning.Goal:
+        """The goal as a value. Raises ValueError without a method."""
+        return pruning.goal_of(self.method, str(self.goal).removesuffix(".0"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,3 +289,19 @@ def _check(*checks: tuple[bool, str]) -> None:
     faults = [message for holds, message in checks if not holds]
     if faults:
         raise ValueError(*faults)
+
+
+def _goal_checks(prune: PruneSpec) -> list[tuple[bool, str]]:
+    """That the goal's text can be read, or, without a method, that nothing is asked for.
+
+    The goal of a method that is unknown here cannot be told; its name is the fault, which is found elsewhere.
+    """
+    if prune.method == pruning.NONE:
+        given = [one.name for one in fields(prune) if getattr(prune, one.name) != one.default]
+        return [(False, f"{name} needs a method, e.g. channels") for name in given]
+    if prune.method in pruning.METHODS:
+        try:
+            _ = prune.target
+        except ValueError as fault:
+            return [(False, str(fault))]
+    return []

@@ -23,6 +23,8 @@ from emb.spec.recipe import TrainSpec
 from emb.train import checkpoint
 from emb.train.batches import Batches
 from emb.train.checkpoint import Checkpoint
+from emb.train.constraint import Constraint
+from emb.train.distillation import Teacher
 from emb.train.gradients import GradientNorms
 from emb.train.heads import frozen_but_head
 from emb.train.history import Epoch, History
@@ -59,6 +61,8 @@ def train(
     progress: Callable[[Progress], None],
     pixels: Pixels = _RAW,
     gradients: bool = False,
+    teacher: Teacher | None = None,
+    constraint: Constraint | None = None,
 ) -> Trained:
     """Train `model` in place; it is not compiled afterwards, and its weights are float32 whatever spec.precision is.
 
@@ -70,6 +74,8 @@ def train(
     used only if model, images, labels and spec are the same. It stays when the training is done.
     progress: called in this thread, at most ten times a second and at the end of every epoch.
     gradients: also return the norm of each variable's gradient in each step; this costs a little speed.
+    teacher: what the model learns from beside the labels.  constraint: a form that weights have after every step, and
+    their means as well.
 
     The last epoch is kept, not the best one, unless spec.early_stopping_epochs says so: with a learning rate that
     falls to 0 the last one is the converged one, and choosing the best of many by the validation images would
@@ -84,9 +90,11 @@ def train(
     check_data(train, validation)
     check_model(model, train=train, validation=validation, pixels=pixels)
     names = tuple(_name(variable, model) for variable in model.trainable_variables) if gradients else ()
-    fingerprint = _fingerprint(
-        model, train=train, validation=validation, decisions=(repr(spec), repr(pixels), repr(gradients))
-    )
+    if teacher is not None:
+        teacher.check(model)
+    given = tuple(one.decisions for one in (teacher, constraint) if one is not None)
+    decisions = (repr(spec), repr(pixels), repr(gradients), *given)
+    fingerprint = _fingerprint(model, train=train, validation=validation, decisions=decisions)
     state = checkpoint.read(directory, fingerprint=fingerprint)
     if state is None:
         state = Checkpoint(fingerprint=fingerprint, norms=np.zeros((0, len(names)), np.float32))
@@ -101,6 +109,8 @@ def train(
             directory=directory,
             reporter=reporter,
             gradients=gradients,
+            teacher=teacher,
+            constraint=constraint,
         )
         state = run.go_on(state)
         assign(model.variables, state.kept or state.variables)
@@ -120,6 +130,8 @@ class _Run:
     directory: Path
     reporter: Reporter
     gradients: bool
+    teacher: Teacher | None
+    constraint: Constraint | None
 
     @property
     def spec(self) -> TrainSpec:
@@ -142,7 +154,9 @@ class _Run:
 
         if len(state.epochs) >= end or is_over(self.spec, _accuracies(state.epochs)):
             return state
-        trainer = start_trainer(self.model, self.spec, gradients=self.gradients)
+        trainer = start_trainer(
+            self.model, self.spec, gradients=self.gradients, teacher=self.teacher, constraint=self.constraint
+        )
         columns = [
             index
             for variable in trainer.trainable_variables
@@ -199,12 +213,10 @@ class _Run:
         last: tuple[int, float, Mapping[str, Any]] | None = None
         with steps(trainer) as session, closing(self.batches.epoch(epoch)) as batches:
             for step, (images, targets) in enumerate(batches):
-                rate = learning_rate(
-                    self.spec,
-                    epoch * self.batches.steps + step,
-                    steps_per_epoch=self.batches.steps,
-                    accuracies=accuracies,
-                )
+                number = epoch * self.batches.steps + step
+                rate = learning_rate(self.spec, number, steps_per_epoch=self.batches.steps, accuracies=accuracies)
+                if trainer.form is not None:
+                    trainer.form.renew(session, step=number, steps=self.spec.epochs * self.batches.steps)
                 logs = session.take(images, targets, rate=rate)
                 if self.gradients:
                     norms.append(session.norms())

@@ -15,6 +15,8 @@ import numpy as np
 from keras import ops
 
 from emb.spec.recipe import TrainSpec
+from emb.train.constraint import Constraint, Form
+from emb.train.distillation import Teacher
 from emb.train.optimizers import inner, make_optimizer
 
 if TYPE_CHECKING:
@@ -47,6 +49,10 @@ class Averages:
             _copy(source, to=mean)
         return cls(momentum=momentum, optimizer=inside, sources=sources, means=means)
 
+    def mean_of(self, variable: Any) -> Any:
+        """The mean of one of the model's variables, None if it has none."""
+        return next((mean for mean, source in zip(self.means, self.sources, strict=True) if source is variable), None)
+
     def update(self) -> None:
         """To be called within a step, after the weights and the optimizer's count of steps have changed."""
         step = ops.cast(self.optimizer.iterations, "float32")
@@ -64,31 +70,59 @@ class Trainer(keras.Model):
     """A functional model that shares its layers with the one that is trained, which so stays uncompiled."""
 
     averages: Averages | None = None
+    form: Form | None = None
+    teacher: Teacher | None = None
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The loss of the labels, and with a teacher of what it says of the same images."""
+        loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        if self.teacher is None:
+            return loss
+        first = y_pred[0] if isinstance(y_pred, list | tuple) else y_pred
+        return self.teacher.loss(x, first, of_labels=loss)
 
     def train_step(self, *arguments: Any) -> Any:
         """As Keras has it for each backend: (data) -> logs on TensorFlow, (state, data) -> (logs, state) on JAX."""
         result = super().train_step(*arguments)
-        if self.averages is None:
+        if self.averages is None and self.form is None:
             return result
         if keras.backend.backend() == "tensorflow":
-            self.averages.update()
+            self._end_step()
             return result
-        logs, (trainable, others, of_optimizer, metrics) = result
-        variables = [*self.trainable_variables, *self.non_trainable_variables, *self.optimizer.variables]
-        values = [*trainable, *others, *of_optimizer]
-        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+        logs, (*values, metrics) = result
+        groups = (self.trainable_variables, self.non_trainable_variables, self.optimizer.variables)
+        known = [pair for group, own in zip(groups, values, strict=True) for pair in zip(group, own, strict=True)]
+        with keras.StatelessScope(state_mapping=known) as scope:
+            self._end_step()
+        return logs, (*([scope.get_current_value(variable) for variable in group] for group in groups), metrics)
+
+    def _end_step(self) -> None:
+        if self.averages is not None:
             self.averages.update()
-        of_optimizer = [scope.get_current_value(variable) for variable in self.optimizer.variables]
-        return logs, (trainable, others, of_optimizer, metrics)
+        if self.form is not None:
+            self.form.apply()
 
 
-def start_trainer(model: keras.Model, spec: TrainSpec, *, gradients: bool) -> Trainer:
+def start_trainer(
+    model: keras.Model,
+    spec: TrainSpec,
+    *,
+    gradients: bool,
+    teacher: Teacher | None = None,
+    constraint: Constraint | None = None,
+) -> Trainer:
     """A compiled and built trainer of those of the model's layers that are trainable now."""
     trainer = Trainer(model.inputs[0], model.outputs)
     optimizer = make_optimizer(spec, gradients=gradients)
     optimizer.build(trainer.trainable_variables)
     if spec.ema_momentum:
         trainer.averages = Averages.start(trainer, optimizer, momentum=spec.ema_momentum)
+    if constraint is not None:
+        mean_of = trainer.averages.mean_of if trainer.averages else lambda variable: None
+        trainer.form = Form.start(constraint, model.variables, optimizer, mean_of=mean_of)
+    trainer.teacher = teacher
     outputs = len(model.outputs)
     trainer.compile(
         optimizer=optimizer,
@@ -121,6 +155,14 @@ class TensorFlowSteps:
         logs: Mapping[str, Any] = self._trainer.train_function(iter([(images, targets)]))
         return logs
 
+    def value(self, variable: Any) -> NDArray[Any]:
+        """What a variable of model or optimizer is now."""
+        return np.array(ops.convert_to_numpy(variable))
+
+    def put(self, variable: Any, value: NDArray[Any]) -> None:
+        """Give a variable of model or optimizer its value for the steps to come."""
+        variable.assign(value)
+
     def norms(self) -> NDArray[np.float32]:
         """The norms of the last step's gradients, in the order of trainable variables."""
         return np.array(ops.convert_to_numpy(inner(self._trainer.optimizer).norms))
@@ -147,6 +189,24 @@ class JaxSteps:
         logs: Mapping[str, Any]
         logs, self._state = self._trainer.train_function(self._state, iter([(images, targets)]))
         return logs
+
+    def value(self, variable: Any) -> NDArray[Any]:
+        """See TensorFlowSteps.value."""
+        group, index = self._place(variable)
+        return np.array(ops.convert_to_numpy(self._state[group][index]))
+
+    def put(self, variable: Any, value: NDArray[Any]) -> None:
+        """See TensorFlowSteps.put."""
+        group, index = self._place(variable)
+        self._state[group][index] = ops.convert_to_tensor(value, variable.dtype)
+
+    def _place(self, wanted: Any) -> tuple[int, int]:
+        return next(
+            (number, index)
+            for number, group in enumerate(self._groups)
+            for index, variable in enumerate(group)
+            if variable is wanted
+        )
 
     def norms(self) -> NDArray[np.float32]:
         """See TensorFlowSteps.norms."""

@@ -47,6 +47,30 @@ def test_the_lectures_formula(shape, seed, **arguments):
     np.testing.assert_allclose(found, _looped(x, **arguments), rtol=1e-4, atol=1e-6)
 
 
+@settings(max_examples=15)
+@given(kept=st.sets(st.integers(0, 8), min_size=1), depth_radius=st.integers(0, 4), seed=st.integers(0, 99))
+def test_pruned_channels_count_as_zero(kept, depth_radius, seed):
+    from emb.layers import LocalResponseNormalization
+
+    x = np.random.default_rng(seed).normal(0, 3, (1, 2, 2, 9)).astype(np.float32)
+    places = sorted(kept)
+    whole = np.zeros_like(x)
+    whole[..., places] = x[..., places]
+    expected = np.asarray(LocalResponseNormalization(depth_radius, alpha=0.5)(whole))[..., places]
+    found = LocalResponseNormalization(depth_radius, alpha=0.5, positions=places)(x[..., places])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_position_for_each_channel():
+    from emb.layers import LocalResponseNormalization
+
+    with pytest.raises(SpecError) as caught:
+        LocalResponseNormalization(positions=[0, 2], name="norm")(np.zeros((1, 2, 2, 3), np.float32))
+    assert str(caught.value) == (
+        "norm has 2 positions and 3 channels\n  fix: give one position for each channel, or none at all"
+    )
+
+
 def test_alexnets_numbers_are_the_defaults():
     from emb.layers import LocalResponseNormalization
 

@@ -13,6 +13,7 @@ import emb
 from emb.pipeline.engine import Engine
 from emb.pipeline.plan import plan
 from emb.pipeline.planned import surface_stage
+from emb.pipeline.planned_pruning import COMPARISON
 from emb.pipeline.recipes import load_target
 from emb.pipeline.request import resolve
 from emb.pipeline.stage import Stage
@@ -23,16 +24,21 @@ ROOT = Path(emb.__file__).parent
 DIGESTS = {"data_digest": "data", "model_digest": "model", "machine_digest": "machine"}
 
 
-def stages_of(*, file: str = "", epochs: int = 3, target: str = "") -> dict[str, Stage]:
+def stages_of(*, file: str = "", epochs: int = 3, target: str = "", prune: str = "none") -> dict[str, Stage]:
     """A stage of each group of a whole plan, and the surface. file: a model of the user's own."""
-    overrides = {"quantize.schemes": ["int8"], "export.formats": ["tflite", "onnx"], "train.epochs": epochs}
+    overrides = {
+        "quantize.schemes": ["int8"],
+        "export.formats": ["tflite", "onnx"],
+        "train.epochs": epochs,
+        "prune": prune,
+    }
     recipe = resolve("lenet", overrides=overrides)
     if file:
         recipe = replace(recipe, model=replace(recipe.model, builder="", arguments={}, file=file))
     aim = Aim(target=load_target(target), force=False) if target else None
     planned = plan(recipe, **DIGESTS, engine=Engine(), gradients=False, aim=aim)
     stages = [*planned.stages, surface_stage(recipe, data_digest="data", points=21)]
-    return {stage.group: stage for stage in stages}
+    return {stage.group if stage.name != COMPARISON else stage.name: stage for stage in stages}
 
 
 TRAINED = stages_of()
@@ -43,9 +49,17 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", [*TRAINED, *OWN, "forecast", "compile", "fit"])
+PRUNED = {
+    "channels": stages_of(prune="channels:0.5")["prune"],
+    "channels to bytes": stages_of(prune="channels:bytes=30kB")["prune"],
+    "magnitude": stages_of(prune="magnitude:0.5")["prune"],
+    "unpruned": stages_of(prune="magnitude:0.5")["measure unpruned"],
+}
+
+
+@pytest.mark.parametrize("name", [*TRAINED, *OWN, *PRUNED, "forecast", "compile", "fit"])
 def test_a_stage_names_the_source_of_its_work(name):
-    stage = (TRAINED | OWN | AIMED)[name]
+    stage = (TRAINED | OWN | PRUNED | AIMED)[name]
     absent = [package for package in stage.packages if not (ROOT / package).exists()]
     assert absent == []
     assert len(set(stage.packages)) == len(stage.packages)
@@ -86,3 +100,17 @@ def test_published_weights_and_the_same_file_by_its_name_are_two_trainings():
 def test_a_model_of_ones_own_takes_no_weights():
     with pytest.raises(ValueError, match="a file has its own"):
         ModelSpec(file="own.keras", weights="weights.keras")
+
+
+def test_a_pruned_build_trains_nothing_that_the_build_without_pruning_has_trained():
+    plain, pruned = stages_of(), stages_of(prune="channels:0.5")
+    assert (plain["train"].name, pruned["train"].name, pruned["prune"].name) == ("model", "unpruned", "model")
+    assert plain["train"].step({}).key == pruned["train"].step({}).key
+    assert "machine" not in pruned["prune"].inputs
+    assert "machine" in stages_of(prune="channels:latency=2x")["prune"].inputs
+
+
+def test_without_pruning_no_key_knows_of_it():
+    for stage in stages_of().values():
+        assert "prune" not in repr(stage.parameters)
+        assert "prune" not in stage.packages

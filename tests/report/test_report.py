@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from emb.report import markdown, text
 from emb.spec.fit import Estimate, Fault
 from emb.spec.npu import NpuEstimate
 from emb.spec.placement import Placement
+from emb.spec.pruned import PrunedLayer, Pruning, Unpruned
 from emb.spec.report import BenchReport, DataSummary, FormatAgreement, LatencySummary, Report, Row, TargetReport
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "report"
@@ -94,6 +96,48 @@ AIMED = replace(
     ),
 )
 
+UNPRUNED = Unpruned(
+    scheme="int8", reference_accuracy=0.9945, accuracy=0.9943, bytes=143_200, gzip_bytes=120_000, median_us=34.5
+)
+THINNER = replace(
+    REPORT,
+    pruning=Pruning(
+        method="channels",
+        goal="bytes=72000",
+        criterion="taylor",
+        scope="global",
+        steps=2,
+        epochs=20,
+        distilled=True,
+        reached="71,600 bytes as int8 .tflite, after 7 conversions",
+        macs_before=833_040,
+        macs_after=416_520,
+        parameters_before=123_412,
+        parameters_after=61_706,
+        unpruned_accuracy=0.995,
+        pruned_accuracy=0.713,
+        tuned_accuracy=0.9942,
+        layers=(PrunedLayer(name="conv1", before=12, after=6, layers=("conv1", "conv2")),),
+        left_whole={f"block{number}": "its shape is fixed" for number in range(6)},
+        unpruned=UNPRUNED,
+    ),
+)
+ZEROS = replace(
+    REPORT,
+    pruning=replace(
+        THINNER.pruning,
+        method="magnitude",
+        goal="0.9",
+        criterion="",
+        steps=1,
+        epochs=0,
+        reached="",
+        layers=(PrunedLayer(name="dense", before=1_000, after=100, layers=("dense",)),),
+        left_whole={},
+        unpruned=replace(UNPRUNED, bytes=71_600),
+    ),
+)
+
 
 def rendered(renderable, *, width: int = 160) -> str:
     console = Console(width=width, color_system=None, force_terminal=False)
@@ -111,6 +155,9 @@ def rendered(renderable, *, width: int = 160) -> str:
         ("build.md", lambda: markdown.render(REPORT)),
         ("build-for-a-target.txt", lambda: rendered(text.render(AIMED))),
         ("build-for-a-target.md", lambda: markdown.render(AIMED)),
+        ("pruned-channels.txt", lambda: rendered(text.render(THINNER))),
+        ("pruned-channels.md", lambda: markdown.render(THINNER)),
+        ("pruned-magnitude.txt", lambda: rendered(text.render(ZEROS))),
         (
             "bench.txt",
             lambda: rendered(
@@ -140,6 +187,11 @@ def test_no_figure_is_cut_off_however_narrow_the_terminal(width):
     assert "…" not in shown
     for figure in ("71,600", "63,687", "99.43", "99.26–99.56", "99.98", "-0.02", "1,234", "478"):
         assert figure in shown.replace("\n", "")
+
+
+def test_pruning_goes_through_json():
+    assert Pruning.from_json(json.loads(json.dumps(THINNER.pruning.to_json()))) == THINNER.pruning
+    assert "pruning" not in REPORT.to_json()
 
 
 def test_a_row_that_was_not_measured_has_nulls_and_says_why():

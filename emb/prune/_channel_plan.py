@@ -1,0 +1,117 @@
+"""What is decided about channels, as values: scores, plans, the results of searches. Knows no keras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from emb.errors import ModelError
+from emb.prune._channel_graph import ChannelGraph, Kept
+from emb.prune._criteria import Criterion
+
+if TYPE_CHECKING:
+    import keras
+
+Scope = Literal["global", "uniform"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What each decision of a group is worth; computed once for any number of plans.
+
+    groups: by the group's name, one number for each decision, in the order of its channels.
+    unscored: groups of which the criterion says nothing, and why; they are left whole.
+    """
+
+    criterion: Criterion
+    groups: Mapping[str, tuple[float, ...]]
+    unscored: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelPlan:
+    """Which channels stay. A group is named by the first layer that makes its channels.
+
+    kept: group -> the channels of that layer which stay, ascending.  channels: group -> how many it had.
+    tied: group -> the layers that lose filters with it, itself first.
+    untouched: layer -> why all or some of its channels cannot go.
+    macs_before, macs_after: of the model that the plan is for, by emb.graph.cost.
+    """
+
+    kept: Mapping[str, tuple[int, ...]]
+    channels: Mapping[str, int]
+    tied: Mapping[str, tuple[str, ...]]
+    untouched: Mapping[str, str]
+    macs_before: int
+    macs_after: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "macs_before": self.macs_before,
+            "macs_after": self.macs_after,
+            "groups": [
+                {
+                    "name": name,
+                    "layers": list(self.tied[name]),
+                    "channels_before": self.channels[name],
+                    "channels_kept": list(kept),
+                }
+                for name, kept in self.kept.items()
+            ],
+            "untouched": dict(self.untouched),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """One model of a search. removed: share of the MACs.  cost: what the caller's function said of it."""
+
+    removed: float
+    cost: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The model that meets a goal and loses least of those that were tried."""
+
+    plan: ChannelPlan
+    model: keras.Model
+    cost: float
+    tries: tuple[Try, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One group without its least channels. removed: how many of its channels.  rate: the share that was asked for."""
+
+    group: str
+    layers: tuple[str, ...]
+    rate: float
+    channels: int
+    removed: int
+    accuracy: float
+
+
+def kept_of(graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]], *, name: str) -> Kept:
+    """For each channel of the graph whether a plan keeps it. Raises ModelError if the plan is not for this graph."""
+    result = graph.everything()
+    groups = {group.name: group for group in graph.groups}
+    for group_name, places in kept.items():
+        group = groups.get(group_name)
+        staying = set(places)
+        known = set().union(*group.channels) if group is not None else set()
+        if group is None or not staying or not staying <= known:
+            raise ModelError(
+                f"the plan does not fit the model {name}",
+                why=f"it keeps channels {_some(places)} of the group {group_name}, which has {_some(sorted(known))}",
+                fix="make a plan for this model, with the scores of this model",
+            )
+        result[group.decisions] = [staying.issuperset(channels) for channels in group.channels]
+    return result
+
+
+def _some(places: Sequence[int]) -> str:
+    """The first few of them."""
+    shown = ", ".join(map(str, places[:4]))
+    return (shown + (", ..." if len(places) > 4 else "")) or "none"

@@ -1,0 +1,138 @@
+"""The order in which channels go, and how far to go for a number of multiplications. Builds no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emb.errors import ModelError
+from emb.prune._channel_graph import ChannelGraph, Group, Kept, prunable
+from emb.prune._channel_macs import MacCounter
+from emb.prune._channel_plan import ChannelPlan, Scope, Scores
+
+# No group loses more: one that is left without channels ends the network. Tanaka et al. 2020, "Pruning neural networks
+# without any data by iteratively conserving synaptic flow", section 3, call it layer collapse.
+LEAST_KEPT = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """decisions: the numbers of those that may go, in the order in which they go. The rest of `graph` stays.
+
+    unscored: groups that stay because the criterion says nothing of them, and why.
+    """
+
+    graph: ChannelGraph
+    counter: MacCounter
+    decisions: tuple[int, ...]
+    unscored: dict[str, str]
+
+    @classmethod
+    def of(cls, model: Any, scores: Scores, *, scope: Scope) -> Queue:
+        """Raises ModelError if the scores are another model's, or if no channel can go."""
+        graph = prunable(model)
+        ranked = []
+        for place, group in enumerate(graph.groups):
+            if group.name in scores.unscored:
+                continue
+            values = np.array(scores.groups.get(group.name, ()), dtype=np.float64)
+            _check_fits(group, values, model.name)
+            order = np.argsort(values, kind="stable")
+            going = order[: len(order) - max(1, math.ceil(LEAST_KEPT * len(order)))]
+            ranks = _ranks(values, order, scope=scope)
+            ranked += [(float(ranks[one]), place, int(group.decisions[one])) for one in going.tolist()]
+        return cls(
+            graph=graph,
+            counter=MacCounter.of(model, graph),
+            decisions=tuple(decision for _, _, decision in sorted(ranked)),
+            unscored=dict(scores.unscored),
+        )
+
+    def __len__(self) -> int:
+        return len(self.decisions)
+
+    def kept(self, gone: int) -> Kept:
+        """For each channel whether it stays when the first `gone` decisions are carried out."""
+        kept = self.graph.everything()
+        kept[list(self.decisions[:gone])] = False
+        return kept
+
+    def macs(self, gone: int) -> int:
+        return self.counter.macs(self.kept(gone))
+
+    def nearest(self, macs: float) -> int:
+        """How many decisions bring the model nearest to this many MACs, which fall with every one."""
+        low, high = 0, len(self)  # macs(low) is above the goal, or low is 0; macs(high) is not, or high is all
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.macs(middle) > macs else (low, middle)
+        return min((low, high), key=lambda gone: (abs(self.macs(gone) - macs), gone))
+
+    def closest(self, macs: float) -> Kept:
+        """Which channels stay for about this many MACs: those of `nearest`, or of a queue in which somebody waits.
+
+        A filter of a wide layer may be a tenth of all MACs. Where it would go beyond the goal, its group waits, and
+        the next ones in the queue go as long as they do not.
+        """
+        gone = self.nearest(macs)
+        best, short = self.kept(gone), gone if self.macs(gone) > macs else max(gone - 1, 0)
+        kept, waiting = self.kept(short), set[int]()
+        groups = {int(one): place for place, group in enumerate(self.graph.groups) for one in group.decisions}
+        for decision in self.decisions[short:]:
+            if groups[decision] in waiting:
+                continue
+            kept[decision] = False
+            left = self.counter.macs(kept)
+            if abs(left - macs) < abs(self.counter.macs(best) - macs):
+                best = kept.copy()
+            if left < macs:
+                kept[decision] = True
+                waiting.add(groups[decision])
+        return best
+
+    def plan(self, kept: Kept) -> ChannelPlan:
+        groups = self.graph.groups
+        return ChannelPlan(
+            kept={group.name: _kept_channels(group, kept) for group in groups},
+            channels={group.name: sum(map(len, group.channels)) for group in groups},
+            tied={group.name: group.layers for group in groups},
+            untouched={**self.graph.untouched, **self.unscored},
+            macs_before=self.macs(0),
+            macs_after=self.counter.macs(kept),
+        )
+
+    def whole_ones(self) -> str:
+        """The end of a sentence that names what cannot go at all; empty if all can."""
+        names = [*self.graph.untouched, *self.unscored]
+        if not names:
+            return ""
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        return f"; {shown} cannot be pruned at all"
+
+
+def _ranks(values: NDArray[np.float64], order: NDArray[np.intp], *, scope: Scope) -> NDArray[np.float64]:
+    """By what decisions of different groups are compared, see emb.prune.channels.plan_for_macs."""
+    if scope == "global":
+        return values / (values.mean() or 1.0)
+    ranks = np.empty(len(order))
+    ranks[order] = (np.arange(len(order)) + 0.5) / len(order)
+    return ranks
+
+
+def _kept_channels(group: Group, kept: Kept) -> tuple[int, ...]:
+    staying: Sequence[bool] = kept[group.decisions].tolist()
+    return tuple(sorted(c for channels, stays in zip(group.channels, staying, strict=True) if stays for c in channels))
+
+
+def _check_fits(group: Group, values: NDArray[np.float64], name: str) -> None:
+    if len(values) != len(group.decisions):
+        raise ModelError(
+            f"the scores do not fit the model {name}",
+            why=f"they hold {len(values)} values for the group {group.name}, which has {len(group.decisions)}",
+            fix="score this model",
+        )
