@@ -5,6 +5,7 @@ The underscore files do the work and are imported when used: listing the schemes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,8 @@ from emb.spec.scheme import Scheme
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from emb.quantize._known import KnownRange
 
 __all__ = ["SCHEMES", "Method", "quantize_onnx", "quantize_tflite"]
 
@@ -31,18 +34,20 @@ def quantize_tflite(
     calibration: NDArray[np.generic] | None = None,
     method: Method = "minmax",
     pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
+    known: Sequence[KnownRange] = (),
 ) -> None:
     """Write the float32 .tflite at `float_path` to `out_path` in the number formats of `scheme`.
 
     calibration: (images, height, width, channels) raw pixels, 0..255; needed if `scheme.calibrated`.
     method: how a tensor's range follows from its values; see docs/explanation/quantization.md.
     pixels: how the model's real input follows from a pixel; it fixes the input's scale and zero point.
+    known: ranges that were chosen before, for tensors that are recognized by their values; others follow from `method`.
     Raises ExportError naming the operation where the scheme cannot be had in TFLite or a float tensor remains,
     ModelError for activations that are not finite, DataError for calibration images that do not fit the model.
     """
     from emb.quantize._tflite import quantize
 
-    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels)
+    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels, known=known)
 
 
 def quantize_onnx(
@@ -53,6 +58,7 @@ def quantize_onnx(
     calibration: NDArray[np.generic] | None = None,
     method: Method = "minmax",
     pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
+    known: Sequence[KnownRange] = (),
 ) -> None:
     """Write the float32 .onnx at `float_path` to `out_path` in the number formats of `scheme`.
 
@@ -61,4 +67,4 @@ def quantize_onnx(
     """
     from emb.quantize._onnx import quantize
 
-    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels)
+    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels, known=known)
