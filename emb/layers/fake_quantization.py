@@ -71,11 +71,29 @@ class FakeQuantization(keras.layers.Layer):
 
 
 class _QuantizedWeights:
-    """What the layers below share: how many bits their kernel's integers have."""
+    """What the layers below share: how many bits their kernel's integers have, and one way to use another kernel.
+
+    They have no activation of their own, and their channels come last.
+    """
+
+    # Of a kernel; each position along the others is an output channel.
+    summed_axes: tuple[int, ...]
 
     def __init__(self, *arguments: Any, bits: int = 8, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.bits = bits
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        kernel = self.kernel  # type: ignore[attr-defined]
+        return self.with_kernel(inputs, on_weight_grid(kernel, self.summed_axes, bits=self.bits))
+
+    def with_kernel(self, inputs: Any, kernel: Any) -> Any:
+        """What the layer gives with that kernel, taken as it is, and its own bias."""
+        x = self.product(inputs, kernel)
+        return x + self.bias if self.use_bias else x  # type: ignore[attr-defined]
+
+    def product(self, inputs: Any, kernel: Any) -> Any:
+        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bits": self.bits}  # type: ignore[misc]
@@ -85,37 +103,41 @@ class _QuantizedWeights:
 class QuantizedConv2D(_QuantizedWeights, keras.layers.Conv2D):
     """keras.layers.Conv2D whose kernel lies on the grid of each output channel. Groups are computed one by one."""
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        kernel = on_weight_grid(kernel, (0, 1, 2), bits=self.bits)
-        if self.groups == 1:
-            return super().convolution_op(inputs, kernel)
-        parts = zip(ops.split(inputs, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
-        return ops.concatenate([super(QuantizedConv2D, self).convolution_op(*part) for part in parts], axis=-1)
+    summed_axes = (0, 1, 2)
+
+    def product(self, inputs: Any, kernel: Any) -> Any:
+        parts = [(inputs, kernel)]
+        if self.groups > 1:
+            parts = zip(ops.split(inputs, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
+        results = [self.convolution_op(*part) for part in parts]
+        return results[0] if self.groups == 1 else ops.concatenate(results, axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="emb")
 class QuantizedDepthwiseConv2D(_QuantizedWeights, keras.layers.DepthwiseConv2D):
-    """keras.layers.DepthwiseConv2D, channels last and without activation, on the grid of each output channel."""
+    """keras.layers.DepthwiseConv2D whose kernel lies on the grid of each output channel."""
 
-    def call(self, inputs: Any) -> Any:
-        x = ops.depthwise_conv(
+    summed_axes = (0, 1)
+
+    def product(self, inputs: Any, kernel: Any) -> Any:
+        return ops.depthwise_conv(
             inputs,
-            on_weight_grid(self.kernel, (0, 1), bits=self.bits),
+            kernel,
             strides=self.strides,
             padding=self.padding,
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,
         )
-        return x + self.bias if self.use_bias else x
 
 
 @keras.saving.register_keras_serializable(package="emb")
 class QuantizedDense(_QuantizedWeights, keras.layers.Dense):
-    """keras.layers.Dense without activation whose kernel lies on the grid of each unit."""
+    """keras.layers.Dense whose kernel lies on the grid of each unit."""
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        x = ops.matmul(inputs, on_weight_grid(self.kernel, (0,), bits=self.bits))
-        return x + self.bias if self.use_bias else x
+    summed_axes = (0,)
+
+    def product(self, inputs: Any, kernel: Any) -> Any:
+        return ops.matmul(inputs, kernel)
 
 
 @keras.saving.register_keras_serializable(package="emb")

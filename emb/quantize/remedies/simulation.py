@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.quantize._known import KnownRange, moments
-from emb.quantize._placement import Site, calls_of, has_kernel, kind, sites_of
+from emb.quantize.remedies.placement import Site, calls_of, has_kernel, kind, sites_of
 from emb.quantize._ranges import Activations, Range, calibrate
 
 if TYPE_CHECKING:

@@ -1,13 +1,13 @@
 """Where an integer graph rounds: which tensors of a plain Keras model have a range, and which share one.
 
-As the converters place it: behind an activation that is fused, not before it; pooling, padding and reshaping hand their
-input's integers on; a concatenation and what it joins are one range; tanh, sigmoid and softmax have fixed ones.
+As the TFLite converter places it: behind an activation that is fused, not before it; pooling, padding and reshaping hand
+their input's integers on; a concatenation and what it alone reads are one range; tanh, sigmoid and softmax have fixed
+ones.
 Chooses no range. A plain model is what emb.export.plain makes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +26,27 @@ _KERNELS = ("Conv2D", "GroupedConv2D", "DepthwiseConv2D", "Dense")
 class Call:
     """One call of a layer. name: the layer's, with a number from its second call on.
 
-    sources, results: identities of Keras's symbolic tensors.  output: the first result itself.
+    inputs, outputs: Keras's symbolic tensors; a layer's own `input` is that of its first call, perhaps in another model.
     """
 
     name: str
     layer: Any
-    sources: tuple[int, ...]
-    results: tuple[int, ...]
-    output: Any
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+
+    @property
+    def output(self) -> Any:
+        return self.outputs[0]
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Identities of the inputs."""
+        return tuple(id(tensor) for tensor in self.inputs)
+
+    @property
+    def results(self) -> tuple[int, ...]:
+        """Identities of the outputs."""
+        return tuple(id(tensor) for tensor in self.outputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +80,8 @@ def calls_of(model: keras.Model) -> list[Call]:
                 Call(
                     name=layer.name + suffix,
                     layer=layer,
-                    sources=tuple(id(tensor) for tensor in node.input_tensors),
-                    results=tuple(id(tensor) for tensor in node.output_tensors),
-                    output=node.output_tensors[0],
+                    inputs=tuple(node.input_tensors),
+                    outputs=tuple(node.output_tensors),
                 )
             )
     return calls
@@ -114,6 +126,7 @@ def sites_of(model: keras.Model) -> list[Site]:
     fixed: dict[int, tuple[float, float]] = {}
     # Ranges that nothing widens: the image's, which is its pixels', and those that an operation prescribes.
     closed = {id(tensor) for tensor in model.inputs}
+    passed: set[int] = set()
     stored: list[tuple[Call, bool]] = []
     for call in calls:
         result = call.results[0]
@@ -127,10 +140,12 @@ def sites_of(model: keras.Model) -> list[Site]:
                 continue
             fixed[result] = fixed[call.sources[0]]
         else:
-            tied = list(_tied(call, closed))
+            tied = _tied(call, closed=closed | passed | outer, readers=readers)
             for tensor in tied:
                 ties.join(tensor, result)
-            computes = computes and not (tied and kind(call.layer) == "Concatenate")
+            computes = computes and not (kind(call.layer) == "Concatenate" and len(tied) == len(call.sources))
+        if _hands_on(call):
+            passed.update(call.results)
         if not _is_fused(call, readers, outer):
             stored.append((call, computes))
     first: dict[int, str] = {}
@@ -151,12 +166,16 @@ def _hands_on(call: Call) -> bool:
     return name in _SELECTING or name in _OWN_SELECTING or name == "AveragePooling2D"
 
 
-def _tied(call: Call, closed: set[int]) -> Iterator[int]:
-    """The tensors, inputs and further results, whose range is the first result's."""
+def _tied(call: Call, *, closed: set[int], readers: dict[int, list[Call]]) -> list[int]:
+    """The tensors, inputs and further results, whose range is the first result's.
+
+    A concatenation joins the ranges of what it alone reads; the converter rescales the rest, and what is in `closed`.
+    """
     if _hands_on(call):
-        yield from (*call.sources, *call.results[1:])
-    elif kind(call.layer) == "Concatenate" and not any(tensor in closed for tensor in call.sources):
-        yield from call.sources
+        return [*call.sources, *call.results[1:]]
+    if kind(call.layer) == "Concatenate":
+        return [tensor for tensor in call.sources if len(readers[tensor]) == 1 and tensor not in closed]
+    return []
 
 
 def _is_fused(call: Call, readers: dict[int, list[Call]], outer: set[int]) -> bool:
