@@ -38,7 +38,7 @@ SAME_BITS_EVERYWHERE = (
 # block of a ResNet-8, and then 3 of 160 scores by one step. Convolutions, products, poolings and concatenations did not
 # differ anywhere.
 _ROUNDED_OTHERWISE = {"onnxruntime": ("ADD", "SUB")}
-_SCHEMES = ("int8", "int8-uint8")
+_SCHEMES = ("int8", "int8-uint8", "int8-qat")
 _COMPILED_SUFFIXES = {"edge-tpu": "_edgetpu.tflite", "ethos-u": "_vela.tflite"}
 
 

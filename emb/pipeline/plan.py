@@ -75,11 +75,16 @@ def plan(
     made: dict[str, Stage] = {}
     files = []
     for scheme, file_format in _wanted(recipe, formats):
-        float_stage = planned.float_stage(recipe, file_format, model_file, optional=file_format != formats[0])
+        changing = _changing_stages(recipe, scheme, model_file, data_digest=data_digest)
+        made |= {stage.name: stage for stage in changing}
+        source, source_file = (changing[-1].name, "model.keras") if changing else ("model", model_file)
+        is_optional = file_format != formats[0] or bool(changing)
+        float_stage = planned.float_stage(recipe, file_format, source_file, optional=is_optional, source=source)
         made.setdefault(float_stage.name, float_stage)
         stage = float_stage
         if scheme.name != "float32":
-            stage = planned.quantize_stage(recipe, file_format, scheme, source=float_stage.name)
+            chosen = source if changing else ""
+            stage = planned.quantize_stage(recipe, file_format, scheme, source=float_stage.name, chosen=chosen)
             made[stage.name] = stage
         check = planned.check_stage(file_format, scheme, source=stage.name, optional=stage.optional)
         made[check.name] = check
@@ -122,6 +127,20 @@ def plan(
         first.append(planned.curves_stage(recipe))
     first.append(planned.reference_stage(recipe, model_file, data_digest=data_digest))
     return Plan(stages=(*first, *_in_order(made)), files=tuple(files), deployment=deployed)
+
+
+def _changing_stages(recipe: Recipe, scheme: Scheme, model_file: str, *, data_digest: str) -> list[Stage]:
+    """What changes the model's weights on the way to the files of one scheme, in order."""
+    if not scheme.trained and not (recipe.repair.is_wanted and scheme.activations == "int8"):
+        return []
+    if recipe.model.file and source_format(recipe.model.file) != "keras":
+        raise ModelError(
+            f"the weights of {recipe.model.file} cannot be changed",
+            why="emb trains and repairs Keras models; this is a file of a graph alone",
+            fix="give the .keras or .h5 file, or choose int8 and leave --max-drop out",
+        )
+    stages = [planned.qat_stage(recipe, model_file, data_digest=data_digest)] if scheme.trained else []
+    return stages
 
 
 def source_format(path: str) -> Literal["keras", "tflite", "onnx"]:
@@ -171,5 +190,5 @@ def _schemes_of(file_format: Format) -> list[str]:
 
 def _in_order(made: dict[str, Stage]) -> list[Stage]:
     """Exports, then checks, then what runs the files; latency last, when nothing else works any more."""
-    groups = ["export", "quantize", "compile", "check", "verify", "measure"]
+    groups = ["qat", "repair", "export", "quantize", "compile", "check", "verify", "measure"]
     return sorted(made.values(), key=lambda stage: groups.index(stage.group))

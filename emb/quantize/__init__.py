@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from emb.registry import Registry
 from emb.spec.contract import Pixels
@@ -18,12 +18,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emb.quantize._known import KnownRange
+    from emb.quantize._ranges import Range
 
-__all__ = ["SCHEMES", "Method", "quantize_onnx", "quantize_tflite"]
+__all__ = ["SCHEMES", "KnownRange", "Method", "Range", "quantize_onnx", "quantize_tflite"]
 
 SCHEMES = Registry("emb.quantize", kind="quantization scheme")
 
 Method = Literal["minmax", "percentile", "mse"]
+
+
+def __getattr__(name: str) -> Any:
+    """Values that need NumPy, for those who use them: listing the schemes imports nothing heavy."""
+    if name == "KnownRange":
+        from emb.quantize._known import KnownRange
+
+        return KnownRange
+    if name == "Range":
+        from emb.quantize._ranges import Range
+
+        return Range
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def quantize_tflite(

@@ -12,6 +12,7 @@ class Scheme:
 
     weights, activations, io: dtype names; activations "float32" with integer weights means that ranges are
     found at run time (dynamic) or that weights are widened when loaded (float16).
+    trained: the weights are trained on with the rounding in place before they are converted.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Scheme:
     activations: Literal["float32", "int8", "int16"]
     io: Literal["float32", "int8", "uint8", "int16"]
     calibrated: bool
+    trained: bool = False
 
     @property
     def integer_only(self) -> bool:

@@ -8,5 +8,6 @@ from emb.train.gradients import GradientNorms
 from emb.train.heads import without_auxiliaries
 from emb.train.history import Epoch, History
 from emb.train.progress import Progress
+from emb.train.validate import accuracy
 
-__all__ = ["Epoch", "GradientNorms", "History", "Progress", "Trained", "train", "without_auxiliaries"]
+__all__ = ["Epoch", "GradientNorms", "History", "Progress", "Trained", "accuracy", "train", "without_auxiliaries"]
