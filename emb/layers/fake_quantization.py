@@ -45,7 +45,7 @@ def on_weight_grid(kernel: Any, axes: Sequence[int], *, bits: int) -> Any:
 class FakeQuantization(keras.layers.Layer):
     """x as 8-bit (or `levels`) integers of the range in its two variables hold it. Same shape and dtype.
 
-    The variables `lowest` and `highest` do not train; 0 lies between them.
+    The variables `lowest` and `highest` do not train; 0 lies between them. While the variable `enabled` is 0, x passes.
     """
 
     def __init__(self, lowest: float = 0.0, highest: float = 1.0, levels: int = LEVELS, **arguments: Any) -> None:
@@ -58,9 +58,11 @@ class FakeQuantization(keras.layers.Layer):
             self.add_weight(shape=(), initializer=keras.initializers.Constant(value), trainable=False, name=name)
             for name, value in zip(("lowest", "highest"), self.initial, strict=True)
         )
+        self.enabled = self.add_weight(shape=(), initializer="ones", trainable=False, name="enabled")
 
     def call(self, inputs: Any) -> Any:
-        return on_range(inputs, self.lowest.value, self.highest.value, self.levels)
+        quantized = on_range(inputs, self.lowest.value, self.highest.value, self.levels)
+        return ops.where(self.enabled.value > 0, quantized, inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -145,7 +147,7 @@ class QuantizedBatchNormalization(keras.layers.BatchNormalization):
     """An integer graph's multiplication and addition: the product has a range of its own, the constants too.
 
     x: (…, channels). Always in inference, with the statistics that it has; gamma and beta train.
-    lowest, highest: of the product, in variables that do not train.
+    lowest, highest: of the product, in variables that do not train. While the variable `enabled` is 0, nothing rounds.
     """
 
     def build(self, input_shape: Any) -> None:
@@ -154,11 +156,12 @@ class QuantizedBatchNormalization(keras.layers.BatchNormalization):
             self.add_weight(shape=(), initializer=keras.initializers.Constant(value), trainable=False, name=name)
             for name, value in (("lowest", 0.0), ("highest", 1.0))
         )
+        self.enabled = self.add_weight(shape=(), initializer="ones", trainable=False, name="enabled")
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         scale, offset = self.constants()
         product = on_range(inputs * _on_own_range(scale), self.lowest.value, self.highest.value)
-        return product + _on_own_range(offset)
+        return ops.where(self.enabled.value > 0, product + _on_own_range(offset), inputs * scale + offset)
 
     def constants(self) -> tuple[Any, Any]:
         """(scale, offset), each (channels,), that inference multiplies by and adds."""

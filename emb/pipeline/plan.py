@@ -131,6 +131,8 @@ def plan(
 
 def _changing_stages(recipe: Recipe, scheme: Scheme, model_file: str, *, data_digest: str) -> list[Stage]:
     """What changes the model's weights on the way to the files of one scheme, in order."""
+    from emb.quantize import SCHEMES
+
     if not scheme.trained and not (recipe.repair.is_wanted and scheme.activations == "int8"):
         return []
     if recipe.model.file and source_format(recipe.model.file) != "keras":
@@ -140,6 +142,11 @@ def _changing_stages(recipe: Recipe, scheme: Scheme, model_file: str, *, data_di
             fix="give the .keras or .h5 file, or choose int8 and leave --max-drop out",
         )
     stages = [planned.qat_stage(recipe, model_file, data_digest=data_digest)] if scheme.trained else []
+    if recipe.repair.is_wanted and scheme.activations == "int8":
+        source, file = (stages[-1].name, "model.keras") if stages else ("model", model_file)
+        # int8 and int8-uint8 are one graph inside.
+        measured = scheme if scheme.trained else SCHEMES.get("int8").SCHEME
+        stages.append(planned.repair_stage(recipe, file, measured, source=source, data_digest=data_digest))
     return stages
 
 
@@ -170,6 +177,12 @@ def _wanted(recipe: Recipe, formats: tuple[Format, ...]) -> list[tuple[Scheme, F
     from emb.quantize import SCHEMES
 
     schemes = [SCHEMES.get(name).SCHEME for name in recipe.quantize.schemes]
+    if recipe.repair.is_wanted and not any(scheme.activations == "int8" for scheme in schemes):
+        raise SpecError(
+            "--max-drop does not apply to a build without an int8 file",
+            why="it bounds what 8-bit integers lose, and repairs them",
+            fix="leave it out, or build int8 as well: --quantize int8",
+        )
     pairs = [(scheme, one) for one in formats for scheme in schemes if one in scheme.formats]
     homeless = [scheme.name for scheme in schemes if not any(one in scheme.formats for one in formats)]
     if homeless:

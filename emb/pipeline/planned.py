@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from emb.pipeline import quantized_training, stages, training_stages
+from emb.pipeline import quantized_training, repairing, stages, training_stages
 from emb.pipeline.drawing import draw_curves, draw_surface
 from emb.pipeline.engine import Engine
 from emb.pipeline.pretrained import IMAGENET
@@ -174,6 +174,27 @@ def qat_stage(recipe: Recipe, model_file: str, *, data_digest: str) -> Stage:
     )
 
 
+def repair_stage(recipe: Recipe, model_file: str, scheme: Scheme, *, source: str, data_digest: str) -> Stage:
+    """The model of stage `source`, and ranges for it, so that its int8 file loses no more than is allowed."""
+    return Stage(
+        name=f"repair {source}",
+        group="repair",
+        work=partial(repairing.repair, source=source, model=model_file, scheme=scheme),
+        needs=tuple(dict.fromkeys(("model", source, "calibration"))),
+        inputs={"data": data_digest},
+        parameters={
+            **_quantized_parameters(recipe),
+            "max_drop": recipe.repair.max_drop,
+            "scheme": scheme.name,
+            "softmax": recipe.export.softmax,
+        },
+        tools=versions((*_KERAS, *_QUANTIZERS["tflite"], "pillow")),
+        packages=(*_QUANTIZED_CODE, "runtimes", "pipeline/quantized_training.py", "pipeline/repairing.py"),
+        resumable=True,
+        chatty=True,
+    )
+
+
 def _quantized_parameters(recipe: Recipe) -> dict[str, Any]:
     """What decides how a model is trained on or repaired."""
     return {
@@ -201,9 +222,7 @@ def float_stage(
     )
 
 
-def quantize_stage(
-    recipe: Recipe, file_format: Format, scheme: Scheme, *, source: str, chosen: str = ""
-) -> Stage:
+def quantize_stage(recipe: Recipe, file_format: Format, scheme: Scheme, *, source: str, chosen: str = "") -> Stage:
     """A file in another scheme. source: the stage with the float32 file.  chosen: the one that chose ranges."""
     method = {"method": recipe.quantize.calibration_method} if scheme.calibrated else {}
     return Stage(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from emb.quantize import KnownRange
 
 RANGES = "ranges.json"
+# What a repair tried; beside the two.
+REPAIR_FILE = "repair.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,12 @@ class Candidate:
 def open_plain(work: Work, *, source: str, model: str) -> keras.Model:
     """The plain form of the model that a stage left. Raises ModelError for anything but a Keras model."""
     from emb.export.plain import plain
+
+    return plain(open_keras(work, source=source, model=model))
+
+
+def open_keras(work: Work, *, source: str, model: str) -> keras.Model:
+    """The model that a stage left, as it is. Raises ModelError for anything but a Keras model."""
     from emb.export.source import open_source
 
     opened = open_source(work.done[source].directory / model, trust=work.context.trust_model)
@@ -48,7 +56,7 @@ def open_plain(work: Work, *, source: str, model: str) -> keras.Model:
             why=f"emb trains and repairs Keras models; this is {opened.kind}",
             fix="give the .keras or .h5 file, or choose int8 and leave --max-drop out",
         )
-    return plain(opened.model)
+    return opened.model
 
 
 def calibration_of(work: Work) -> NDArray[np.float32]:
@@ -71,7 +79,10 @@ def write_candidate(folder: Path, candidate: Candidate, images: NDArray[np.float
 
 def write_unchanged(folder: Path, work: Work, *, source: str, model: str) -> None:
     """Both files of a model that stays as the stage `source` left it."""
-    shutil.copyfile(work.done[source].path(model), folder / "model.keras")
+    if model.endswith(".keras"):
+        shutil.copyfile(work.done[source].path(model), folder / "model.keras")
+    else:
+        open_keras(work, source=source, model=model).save(folder / "model.keras")
     if RANGES in work.done[source].files:
         shutil.copyfile(work.file(source, RANGES), folder / RANGES)
     else:

@@ -15,9 +15,11 @@ from emb.errors import EmbError
 from emb.pipeline.json_files import read_json
 from emb.pipeline.measuring import Timing
 from emb.pipeline.plan import Plan, PlannedFile, PlannedRow
+from emb.pipeline.quantized_models import REPAIR_FILE
 from emb.pipeline.target_report import target_report
 from emb.pipeline.targeting import FIT
 from emb.spec.recipe import Recipe
+from emb.spec.repair import Repair
 from emb.spec.report import DataSummary, FormatAgreement, Report, Row
 from emb.store import Artifact
 
@@ -60,6 +62,11 @@ def assemble(
         notes=(*data["notes"], *_notes_of_model(done)),
         formats=_formats(planned, done, failures),
         target=target_report(planned, done),
+        repairs=tuple(
+            Repair.from_json(read_json(artifact.path(REPAIR_FILE)))
+            for artifact in done.values()
+            if REPAIR_FILE in artifact.files
+        ),
     )
 
 

@@ -13,6 +13,8 @@ def render(report: Report) -> str:
     lines = [f"# {report.recipe} on {report.data.name}", "", _line(HEADERS), _line(aligned)]
     lines += [_line(cells(row, reference_accuracy=report.reference_accuracy)) for row in report.rows]
     lines += ["", *(f"- {note}" for note in notes(report))]
+    for repair in report.repairs:
+        lines += ["", f"## Repair of {repair.scheme}", "", *(f"- {line}" for line in repair.lines())]
     if report.target:
         lines += ["", f"## Target: {report.target.name}", ""]
         lines += [f"- {line}" for line in (*target_lines(report.target), *fault_lines(report.target))]

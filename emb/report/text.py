@@ -19,6 +19,8 @@ def render(report: Report) -> Group:
     """The table, what a reader must know beside it, and where the files are."""
     place = f"{report.directory}" + ("  (nothing had changed)" if report.cached else "")
     told, faults = notes(report), []
+    for repair in report.repairs:
+        told += ["", *repair.lines()]
     if report.target:
         told += ["", *target_lines(report.target)]
         faults = fault_lines(report.target)

@@ -11,6 +11,7 @@ from emb.spec.board import BoardRun
 from emb.spec.fit import Estimate, Fault
 from emb.spec.npu import NpuEstimate
 from emb.spec.placement import Placement
+from emb.spec.repair import Repair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +169,7 @@ class Report:
     notes: what the user of a model of one's own, or of data with images left out, should know.
     formats: one for each scheme that was measured in more than one format.
     target: whether it fits the target that it was built for, None if none was named.
+    repairs: of the int8 files, if a greatest drop was named.
     """
 
     recipe: str
@@ -182,9 +184,10 @@ class Report:
     notes: tuple[str, ...] = ()
     formats: tuple[FormatAgreement, ...] = ()
     target: TargetReport | None = None
+    repairs: tuple[Repair, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `emb build --json`; "target" is there if one was named."""
+        """The document of `emb build --json`; "target" is there if one was named, "repairs" if --max-drop was."""
         return {
             "recipe": self.recipe,
             "data": {
@@ -201,6 +204,7 @@ class Report:
             "errors": list(self.errors),
             "notes": list(self.notes),
             **({"target": self.target.to_json()} if self.target else {}),
+            **({"repairs": [repair.to_json() for repair in self.repairs]} if self.repairs else {}),
         }
 
 

@@ -94,7 +94,7 @@ def kind(layer: Any) -> str:
 
 
 def function_of(layer: Any) -> str:
-    """"relu", "tanh" … of a layer that is an activation and nothing else; "" for others and for changed ReLUs."""
+    """ "relu", "tanh" … of a layer that is an activation and nothing else; "" for others and for changed ReLUs."""
     name = kind(layer)
     if name == "Activation":
         return str(getattr(layer.activation, "__name__", ""))

@@ -1,4 +1,4 @@
-"""Chooses, tensor by tensor, how its range follows from its values: by what it does to the scores. Changes no weight."""
+"""Chooses, tensor by tensor, how its range follows from its values, by what that does to the scores. Changes no weight."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emb.quantize.remedies.placement import calls_of, function_of, sites_of
 from emb.quantize._ranges import Range
-from emb.quantize.remedies.simulation import ranges_of, set_ranges, simulated
+from emb.quantize.remedies.placement import calls_of, function_of, sites_of
+from emb.quantize.remedies.simulation import ranges_of, rounding_layers, set_ranges, simulated
 
 if TYPE_CHECKING:
     import keras
@@ -18,6 +18,8 @@ METHODS = ("minmax", "percentile", "mse")
 # A choice that gains less than this share of the error is an accident of the images.
 _WORTH = 0.01
 _IMAGES = 128
+# Of weights that are to be as good as floats.
+_AS_FLOATS = 24
 
 
 def chosen_ranges(
@@ -25,32 +27,37 @@ def chosen_ranges(
 ) -> tuple[dict[str, Range], dict[str, str]]:
     """(ranges, {group of tensors: method} where it is not `first`) of a plain model.
 
-    images: (n, height, width, channels) for calibration.  first: the method that every tensor begins with.
-    Greedy, from the image to the scores: of the methods, each tensor takes the one with the least mean squared error
-    of the scores before softmax, with the choices made so far.
+    images: (n, height, width, channels) for calibration.  first: the method that wins where none is better.
+    Each tensor is judged alone, with everything else in floats: of the methods it takes the one with the least mean
+    squared error of the scores before softmax. Together with others that are still badly rounded, a tensor's error
+    would say more of theirs.
     """
     candidates = {method: ranges_of(model, images, method=method) for method in METHODS}
-    ranges = dict(candidates[first])
     trial = images[:_IMAGES]
-    head = before_softmax(model)
-    wanted = head.predict_on_batch(trial)
-    twin = simulated(model, ranges)
-    twin_head = before_softmax(twin)
-
-    def error() -> float:
-        return float(np.mean(np.square(twin_head.predict_on_batch(trial) - wanted)))
-
-    least = error()
-    choices: dict[str, str] = {}
-    for group in _in_order(model, ranges):
+    wanted = before_softmax(model).predict_on_batch(trial)
+    twin = simulated(model, candidates[first], bits=_AS_FLOATS)
+    head = before_softmax(twin)
+    rounding = rounding_layers(twin, model)
+    for layers in rounding.values():
+        _enable(layers, 0.0)
+    ranges, choices = dict(candidates[first]), {}
+    fixed = {site.group for site in sites_of(model) if site.fixed}
+    for group in (name for name in rounding if name not in fixed):
+        _enable(rounding[group], 1.0)
+        errors = {}
         for method in METHODS:
-            if candidates[method][group] == ranges[group]:
-                continue
             set_ranges(twin, model, {group: candidates[method][group]})
-            if (found := error()) < least * (1 - _WORTH):
-                least, ranges[group], choices[group] = found, candidates[method][group], method
-        set_ranges(twin, model, {group: ranges[group]})
-    return ranges, {group: method for group, method in choices.items() if method != first}
+            errors[method] = float(np.mean(np.square(head.predict_on_batch(trial) - wanted)))
+        best = min(METHODS, key=lambda method: errors[method])
+        if errors[best] < errors[first] * (1 - _WORTH):
+            ranges[group], choices[group] = candidates[best][group], best
+        _enable(rounding[group], 0.0)
+    return ranges, choices
+
+
+def _enable(layers: list[Any], value: float) -> None:
+    for layer in layers:
+        layer.enabled.assign(value)
 
 
 def before_softmax(model: keras.Model) -> Any:
@@ -61,10 +68,3 @@ def before_softmax(model: keras.Model) -> Any:
     if function_of(last.layer) != "softmax" or last.output is not model.outputs[0]:
         return model
     return keras.Model(model.inputs[0], last.inputs[0])
-
-
-def _in_order(model: keras.Model, ranges: dict[str, Range]) -> list[str]:
-    fixed = {site.group for site in sites_of(model) if site.fixed}
-    groups = [site.group for site in sites_of(model)]
-    products = [name for name in ranges if name not in groups]
-    return [name for name in dict.fromkeys((*groups, *products)) if name not in fixed]

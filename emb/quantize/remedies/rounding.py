@@ -63,9 +63,7 @@ def rounding_learned(
     return new, shares
 
 
-def learned_kernel(
-    layer: Any, x: Any, wanted: Any, *, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], float]:
+def learned_kernel(layer: Any, x: Any, wanted: Any, *, rng: np.random.Generator) -> tuple[NDArray[np.float32], float]:
     """(kernel, share of the error left) for a simulating layer with input x, (n, …), that should give `wanted`."""
     kernel = np.asarray(layer.kernel, np.float64)
     step = _step(layer, kernel)

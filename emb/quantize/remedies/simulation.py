@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.quantize._known import KnownRange, moments
-from emb.quantize.remedies.placement import Site, calls_of, has_kernel, kind, sites_of
 from emb.quantize._ranges import Activations, Range, calibrate
+from emb.quantize.remedies.placement import Site, calls_of, has_kernel, kind, sites_of
 
 if TYPE_CHECKING:
     import keras
@@ -121,17 +121,26 @@ def simulated(model: keras.Model, ranges: Ranges, *, bits: int = 8) -> keras.Mod
     return twin
 
 
+def rounding_layers(twin: keras.Model, model: keras.Model) -> dict[str, list[Any]]:
+    """The layers of the simulation `twin` of `model` that round to each range."""
+    layers = {layer.name: layer for layer in twin.layers}
+    found: dict[str, list[Any]] = {}
+    for site in sites_of(model):
+        if f"{site.name}_range" in layers:
+            found.setdefault(site.group, []).append(layers[f"{site.name}_range"])
+    for call in calls_of(model):
+        if kind(call.layer) == "BatchNormalization":
+            found[product_of(call.name)] = [layers[call.layer.name]]
+    return found
+
+
 def set_ranges(twin: keras.Model, model: keras.Model, ranges: Ranges) -> None:
     """Give the simulation `twin` of `model` other ranges; what is not named keeps its own."""
-    layers = {layer.name: layer for layer in twin.layers}
-    for site in sites_of(model):
-        layer = layers.get(f"{site.name}_range")
-        if layer is not None and site.group in ranges:
-            _assign(layer, ranges[site.group])
-    for call in calls_of(model):
-        name = product_of(call.name)
-        if kind(call.layer) == "BatchNormalization" and name in ranges:
-            _assign(layers[call.layer.name], ranges[name])
+    for name, layers in rounding_layers(twin, model).items():
+        for layer in layers:
+            if name in ranges:
+                layer.lowest.assign(ranges[name].lowest)
+                layer.highest.assign(ranges[name].highest)
 
 
 def give_back(twin: keras.Model, model: keras.Model) -> None:
@@ -140,11 +149,6 @@ def give_back(twin: keras.Model, model: keras.Model) -> None:
     for layer in model.layers:
         if layer.weights and layer.name in layers:
             _carry(layers[layer.name], layer)
-
-
-def _assign(layer: Any, chosen: Range) -> None:
-    layer.lowest.assign(chosen.lowest)
-    layer.highest.assign(chosen.highest)
 
 
 def _carry(source: Any, target: Any) -> None:
