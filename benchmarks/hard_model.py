@@ -1,11 +1,11 @@
 """Two models that plain int8 ruins, and what `emb build --max-drop` does about them. Prints Markdown.
 
-A small convolutional network with batch normalization learns the data set. Then its function is written otherwise, equal
-in floats: the channels between two convolutions are multiplied by factors spread over a few hundred times, which the next
-convolution divides out again, and each wide layer gets one more channel that fires on a few pixels in a million,
-dozens of times stronger than all others, and that nothing reads. That is `repairable.keras`. In `irreparable.keras` a
-large constant is added to every activation of one layer and taken off again behind ReLU: in eight bits nothing is left of
-what the layer computed, and no weight is the cause.
+A small convolutional network with batch normalization learns the data set. Then its function is written otherwise,
+equal in floats: the channels behind two of the normalizations are multiplied by factors spread over 400 times, which the
+next convolution divides out again; and the first layer gets one more channel that is above 0 on two numbers of 100,000,
+then far stronger than all others, and that nothing reads. That is `repairable.keras`. In `irreparable.keras` a large
+constant is added to every activation of one layer and taken off again: in eight bits nothing is left of what the layer
+computed, and no weight is the cause.
 
 Usage: python benchmarks/hard_model.py [--data mnist] [--epochs 12] [--directory DIR]       a few minutes on two cores
 """
@@ -32,18 +32,20 @@ from emb.spec.recipe import TrainSpec
 
 SHAPE = (28, 28, 1)
 WIDTHS = (8, 16, 16, 24)
-# Largest over smallest factor of the channels between two convolutions.
-SPREAD = 400.0
-# Of the pixels of the extra channel, so many are above 0; how far the strongest reaches, in the layer's strongest values.
-FIRING_SHARE, REACH = 2e-5, 60.0
+# Largest over smallest factor of the channels of these layers.
+SPREAD, SPREAD_OVER = 400.0, (2, 3)
+# The layer with one channel more. Of its numbers, so many are that channel's and above 0; how far the strongest of them
+# reaches, in multiples of all others.
+TAIL = 1
+FIRING_SHARE, REACH = 2e-5, 200.0
 # float32 still tells numbers of this size apart by 0.0005, eight bits by 31.
 OFFSET = 8e3
 
 
 def network(classes: int, *, extra: int = 0, offset: float = 0.0) -> Any:
-    """Four convolutions with batch normalization. extra: more channels in the second and third.
+    """Four convolutions with batch normalization. extra: more channels in the first.
 
-    offset: added to the last convolution's output and taken off again behind ReLU.
+    offset: added to the last convolution's rectified output and taken off again behind another ReLU.
     """
     import keras
     from keras import layers
@@ -51,16 +53,14 @@ def network(classes: int, *, extra: int = 0, offset: float = 0.0) -> Any:
     image = keras.Input(SHAPE, name="pixels")
     x = layers.Rescaling(1 / 255, name="unit")(image)
     for place, width in enumerate(WIDTHS, start=1):
-        channels = width + (extra if place in (2, 3) else 0)
+        channels = width + (extra if place == TAIL else 0)
         stride = 2 if place in (1, 2, 4) else 1
         x = layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False, name=f"conv{place}")(x)
         x = layers.BatchNormalization(momentum=0.9, name=f"bn{place}")(x)
-        if offset and place == len(WIDTHS):
-            x = layers.Rescaling(1.0, offset=offset, name="up")(x)
-            x = layers.ReLU(name=f"relu{place}")(x)
-            x = layers.Rescaling(1.0, offset=-offset, name="down")(x)
-        else:
-            x = layers.ReLU(name=f"relu{place}")(x)
+        x = layers.ReLU(name=f"relu{place}")(x)
+    if offset:
+        x = layers.ReLU(name="above")(layers.Rescaling(1.0, offset=offset, name="up")(x))
+        x = layers.Rescaling(1.0, offset=-offset, name="down")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(image, layers.Dense(classes, activation="softmax", name="scores")(x), name="hard")
 
@@ -86,7 +86,7 @@ def trained(dataset: Dataset, *, epochs: int) -> Any:
 
 
 def repairable(model: Any, images: NDArray[np.uint8], *, spread: float = SPREAD, reach: float = REACH) -> Any:
-    """The model's function with channels spread over `spread` times, and a heavy tail in the second and third layer.
+    """The model's function, channels of the second and third layer spread over `spread` times, a tail in the first.
 
     images: (n, height, width, channels), from which the tail's threshold follows.
     """
@@ -99,16 +99,15 @@ def repairable(model: Any, images: NDArray[np.uint8], *, spread: float = SPREAD,
         gamma, beta, mean, variance = (np.asarray(one, np.float64) for one in norm.get_weights())
         added = kernel.shape[2] < hard.get_layer(f"conv{place}").kernel.shape[2]
         factors = np.ones(len(gamma))
-        if place < len(WIDTHS):
+        if place in SPREAD_OVER:
             factors = rng.permutation(np.geomspace(spread**-0.5, spread**0.5, len(gamma)))
         carried = factors
         kernel = np.pad(kernel, ((0, 0), (0, 0), (0, int(added)), (0, 0)))
         normalization = [gamma * factors, beta * factors, mean, variance]
-        if place in (2, 3):
-            tail = _tail(model, images, place, strongest=reach * factors)
-            kernel = np.concatenate([kernel, kernel[..., tail[0], None]], axis=-1)
-            channel = tail[0]
-            rows = [gamma[channel] * tail[1], (beta[channel] - tail[2]) * tail[1], mean[channel], variance[channel]]
+        if place == TAIL:
+            channel, gain, threshold = _tail(model, images, reach=reach)
+            kernel = np.concatenate([kernel, kernel[..., channel, None]], axis=-1)
+            rows = [gamma[channel] * gain, (beta[channel] - threshold) * gain, mean[channel], variance[channel]]
             normalization = [np.append(one, row) for one, row in zip(normalization, rows, strict=True)]
         hard.get_layer(f"conv{place}").set_weights([kernel])
         hard.get_layer(f"bn{place}").set_weights(normalization)
@@ -116,19 +115,16 @@ def repairable(model: Any, images: NDArray[np.uint8], *, spread: float = SPREAD,
     return hard
 
 
-def _tail(
-    model: Any, images: NDArray[np.uint8], place: int, *, strongest: NDArray[np.float64]
-) -> tuple[int, float, float]:
+def _tail(model: Any, images: NDArray[np.uint8], *, reach: float) -> tuple[int, float, float]:
     """(channel, gain, threshold): gain * (channel - threshold) is above 0 on few pixels, and then strong."""
     import keras
 
-    part = keras.Model(model.inputs[0], model.get_layer(f"bn{place}").output)
+    part = keras.Model(model.inputs[0], model.get_layer(f"bn{TAIL}").output)
     values = np.asarray(part.predict(images.astype(np.float32), verbose=0), np.float64)
     values = values.reshape(-1, values.shape[-1])
     channel = int(values.max(axis=0).argmax())
     threshold = float(np.quantile(values[:, channel], 1 - FIRING_SHARE * values.shape[1]))
-    highest = float((np.maximum(values, 0).max(axis=0) * strongest).max())
-    return channel, highest / max(float(values[:, channel].max()) - threshold, 1e-9), threshold
+    return channel, reach * float(values.max()) / max(float(values[:, channel].max()) - threshold, 1e-9), threshold
 
 
 def irreparable(model: Any) -> Any:

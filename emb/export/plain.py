@@ -1,4 +1,4 @@
-"""Writes a Keras classifier in its plainest form, equal to it: what converters fold is folded, what they split is split.
+"""Rewrites a Keras classifier in its plainest form, equal to it: folded and split as the converters fold and split.
 
 In the plain form no model lies within a model, no layer has an activation of its own, dropout is gone, and every
 BatchNormalization and leading scaling that can go into a neighbour's weights is there. It is the form whose weights are
@@ -34,8 +34,7 @@ def plain(model: keras.Model) -> keras.Model:
     """The plain form of a functional or Sequential `model`, which is not changed; float32, weights copied.
 
     Every Conv2D, DepthwiseConv2D and Dense has a bias in it. Its outputs are the model's but for rounding.
-    Raises ModelError for a model whose layers cannot be copied from their configuration, or that is no classifier of one
-    image.
+    Raises ModelError for a model whose layers cannot be copied from their configuration, or that has several inputs.
     """
     image_shape(model)
     try:

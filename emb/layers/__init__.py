@@ -1,4 +1,4 @@
-"""Layers that Keras lacks, of the classic CNNs and of integer graphs; registered, so that a .keras file with them loads.
+"""Layers that Keras lacks, of the classic CNNs and of integer graphs; registered, so that files that hold them load.
 
 Written with keras.ops alone, in operations that every exported format has. Knows no architecture.
 Importing this package imports keras and registers them all.

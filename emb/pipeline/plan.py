@@ -143,10 +143,10 @@ def _changing_stages(recipe: Recipe, scheme: Scheme, model_file: str, *, data_di
         )
     stages = [planned.qat_stage(recipe, model_file, data_digest=data_digest)] if scheme.trained else []
     if recipe.repair.is_wanted and scheme.activations == "int8":
-        source, file = (stages[-1].name, "model.keras") if stages else ("model", model_file)
+        source, source_file = (stages[-1].name, "model.keras") if stages else ("model", model_file)
         # int8 and int8-uint8 are one graph inside.
         measured = scheme if scheme.trained else SCHEMES.get("int8").SCHEME
-        stages.append(planned.repair_stage(recipe, file, measured, source=source, data_digest=data_digest))
+        stages.append(planned.repair_stage(recipe, source_file, measured, source=source, data_digest=data_digest))
     return stages
 
 

@@ -1,7 +1,7 @@
 """A model on its way to int8: plain Keras weights and the ranges that were chosen for them, as files of a stage.
 
 model.keras     the weights, in the plain form or as they were where nothing had to change
-ranges.json     the ranges, by group of tensors and by what a converter recognizes a tensor by; empty if none were chosen
+ranges.json     the ranges, by group of tensors and by what a converter recognizes a tensor by; empty if none is chosen
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ QAT_FILE = "qat.json"
 
 
 def train_quantized(work: Work, *, source: str, model: str) -> None:
-    """model.keras and ranges.json of the model trained on; qat.json: validation accuracy before and after, in [0, 1]."""
+    """model.keras and ranges.json of the model trained on; qat.json: validation accuracies, before and after."""
     from emb.quantize.remedies.simulation import ranges_of
 
     images = calibration_of(work)

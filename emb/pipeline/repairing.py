@@ -94,12 +94,14 @@ def repair(work: Work, *, source: str, model: str, scheme: Scheme) -> None:
     write_float(work.done["model"].path(_float_model(work)), scratch / "float.tflite", work=work)
     reference = bench.correct_of(scratch / "float.tflite")
     write_unchanged(scratch, work, source=source, model=model)
+    first, failure = _judged(bench, scratch)
     found = Repair(
         scheme=scheme.name,
         goal_points=work.context.recipe.repair.max_drop,
         images=bench.total,
         float_correct=reference,
-        first_correct=bench.judge(scratch),
+        first_correct=first,
+        first_failure=failure,
         tries=(),
     )
     if found.is_reached:
@@ -231,8 +233,7 @@ def _by_size(changes: dict[str, float], *, largest_first: bool) -> tuple[str, ..
 def _missed(found: Repair) -> ModelError:
     kept = [one.remedy for one in found.tries if one.is_kept]
     lines = [
-        f"float {found.percent(found.float_correct)}, {found.scheme} {found.percent(found.first_correct)}, "
-        f"of {found.images:,} validation images",
+        found.begin(),
         *(one.line(found) for one in found.tries),
     ]
     return ModelError(

@@ -8,6 +8,7 @@ from typing import Any
 
 # So many layers are named where a remedy changed more.
 _NAMED = 4
+_FIELDS = ("scheme", "goal_points", "images", "float_correct", "first_correct", "first_failure")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,8 @@ class Repair:
     """scheme: that was measured, on LiteRT.  goal_points: the most that may be lost, of 100.
 
     images: validation images.  float_correct, first_correct: how many the float file and the int8 file without any
-    remedy give the right class.  tries: in order; each began with what the ones before had kept.
+    remedy give the right class.  first_failure: why that file does not run, or "".
+    tries: in order; each began with what the ones before had kept.
     """
 
     scheme: str
@@ -56,6 +58,7 @@ class Repair:
     float_correct: int
     first_correct: int
     tries: tuple[RepairTry, ...]
+    first_failure: str = ""
 
     @property
     def correct(self) -> int:
@@ -74,15 +77,17 @@ class Repair:
     def percent(self, correct: int) -> str:
         return f"{100 * correct / self.images:.2f} %"
 
+    def begin(self) -> str:
+        """What there was before any remedy, and what is wanted."""
+        first = self.first_failure or self.percent(self.first_correct)
+        return f"float {self.percent(self.float_correct)}, {self.scheme} {first}, of {self.images:,} validation images"
+
     def lines(self) -> list[str]:
         """For a report."""
-        first = (
-            f"repair of {self.scheme} on {self.images:,} validation images: float {self.percent(self.float_correct)}, "
-        )
-        first += f"{self.scheme} {self.percent(self.first_correct)}, at most {self.goal_points:g} points may be lost"
+        first = f"repair: {self.begin()}; at most {self.goal_points:g} points may be lost"
         if not self.tries:
             return [f"{first}: nothing to repair"]
-        last = f"repaired: {self.percent(self.correct)}, {-self.drop_points:+.2f} points against float"
+        last = f"repaired: {self.percent(self.correct)}, {-self.drop_points + 0.0:+.2f} points against float"
         return [first, *(one.line(self) for one in self.tries), last]
 
     def to_json(self) -> dict[str, Any]:
@@ -92,13 +97,14 @@ class Repair:
             "images": self.images,
             "float_correct": self.float_correct,
             "first_correct": self.first_correct,
+            "first_failure": self.first_failure,
             "correct": self.correct,
             "tries": [{**asdict(one), "layers": list(one.layers), "kept": one.is_kept} for one in self.tries],
         }
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Repair:
-        fields = {name: table[name] for name in ("scheme", "goal_points", "images", "float_correct", "first_correct")}
+        fields = {name: table[name] for name in _FIELDS}
         names = ("remedy", "correct_before", "correct_after", "seconds", "failure")
         tries = tuple(
             RepairTry(layers=tuple(one["layers"]), **{name: one[name] for name in names}) for one in table["tries"]

@@ -1,4 +1,4 @@
-"""Cross-layer equalization: the channels between two layers get equal ranges of weights. Leaves the float function equal.
+"""Cross-layer equalization: the channels between two layers get equal ranges of weights, and the floats stay equal.
 
 Knows no images and no ranges of activations.
 """

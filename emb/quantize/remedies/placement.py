@@ -1,8 +1,8 @@
 """Where an integer graph rounds: which tensors of a plain Keras model have a range, and which share one.
 
-As the TFLite converter places it: behind an activation that is fused, not before it; pooling, padding and reshaping hand
-their input's integers on; a concatenation and what it alone reads are one range; tanh, sigmoid and softmax have fixed
-ones.
+As the TFLite converter places it: behind an activation that is fused, not before it; pooling, padding and reshaping
+hand their input's integers on; a concatenation and what it alone reads are one range; tanh, sigmoid and softmax have
+fixed ones.
 Chooses no range. A plain model is what emb.export.plain makes.
 """
 
@@ -26,7 +26,7 @@ _KERNELS = ("Conv2D", "GroupedConv2D", "DepthwiseConv2D", "Dense")
 class Call:
     """One call of a layer. name: the layer's, with a number from its second call on.
 
-    inputs, outputs: Keras's symbolic tensors; a layer's own `input` is that of its first call, perhaps in another model.
+    inputs, outputs: Keras's symbolic tensors; a layer's own `input` is its first call's, perhaps in another model.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Chooses, tensor by tensor, how its range follows from its values, by what that does to the scores. Changes no weight."""
+"""Chooses, tensor by tensor, how its range follows from its values: by what it does to the scores. No weight changes."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _learned(
     def relaxed() -> Any:
         return tf.clip_by_value(tf.sigmoid(choice) * (_STRETCH_HIGH - _STRETCH_LOW) + _STRETCH_LOW, 0.0, 1.0)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def descend(inputs: Any, outputs: Any, exponent: Any, weight: Any, number: Any) -> None:
         with tf.GradientTape() as tape:
             up = relaxed()

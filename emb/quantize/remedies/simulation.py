@@ -162,7 +162,7 @@ def _simulating(layer: Any, *, bits: int) -> Any:
     """The layer's twin in the integer graph; a copy where nothing but its output is rounded."""
     from emb import layers as own
 
-    twins = {
+    twins: dict[str, Any] = {
         "Conv2D": own.QuantizedConv2D,
         "GroupedConv2D": own.QuantizedConv2D,
         "DepthwiseConv2D": own.QuantizedDepthwiseConv2D,
