@@ -1,9 +1,9 @@
 """Two models that plain int8 ruins, and what `emb build --max-drop` does about them. Prints Markdown.
 
 A small convolutional network with batch normalization learns the data set. Then its function is written otherwise,
-equal in floats: the channels behind two of the normalizations are multiplied by factors spread over 400 times, which the
-next convolution divides out again; and the first layer gets one more channel that is above 0 on two numbers of 100,000,
-then far stronger than all others, and that nothing reads. That is `repairable.keras`. In `irreparable.keras` a large
+equal in floats: the channels behind two of the normalizations are multiplied by factors spread over 400 times, which
+the next convolution divides out again; and the first layer gets one more channel that nothing reads, above 0 on two
+numbers of 100,000 and then far stronger than all others. That is `repairable.keras`. In `irreparable.keras` a large
 constant is added to every activation of one layer and taken off again: in eight bits nothing is left of what the layer
 computed, and no weight is the cause.
 

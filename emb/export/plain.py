@@ -38,7 +38,7 @@ def plain(model: keras.Model) -> keras.Model:
     """
     image_shape(model)
     try:
-        return _without_scaling(without_batch_norms(_flat(in_float32(model))))
+        return _of_new_layers(_without_scaling(without_batch_norms(_flat(in_float32(model)))))
     except EmbError:
         raise
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
@@ -164,4 +164,13 @@ def _with_first(
 
     clone = keras.models.clone_model(model, clone_function=copied, call_function=called, recursive=False)
     new.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+    return keras.Model(clone.inputs[0], clone.outputs[0], name=model.name)
+
+
+def _of_new_layers(model: keras.Model) -> keras.Model:
+    """An equal model whose layers are called in it alone, so that a layer's own input and output are the model's."""
+    import keras
+
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
     return keras.Model(clone.inputs[0], clone.outputs[0], name=model.name)

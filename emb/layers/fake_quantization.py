@@ -108,11 +108,10 @@ class QuantizedConv2D(_QuantizedWeights, keras.layers.Conv2D):
     summed_axes = (0, 1, 2)
 
     def product(self, inputs: Any, kernel: Any) -> Any:
-        parts = [(inputs, kernel)]
-        if self.groups > 1:
-            parts = zip(ops.split(inputs, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
-        results = [self.convolution_op(*part) for part in parts]
-        return results[0] if self.groups == 1 else ops.concatenate(results, axis=-1)
+        if self.groups == 1:
+            return self.convolution_op(inputs, kernel)
+        parts = zip(ops.split(inputs, self.groups, axis=-1), ops.split(kernel, self.groups, axis=-1), strict=True)
+        return ops.concatenate([self.convolution_op(*part) for part in parts], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="emb")

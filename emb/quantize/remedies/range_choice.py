@@ -1,4 +1,4 @@
-"""Chooses, tensor by tensor, how its range follows from its values: by what it does to the scores. No weight changes."""
+"""Chooses, tensor by tensor, how a range follows from its values, by what it does to the scores. Changes no weight."""
 
 from __future__ import annotations
 

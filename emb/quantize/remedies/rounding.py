@@ -21,8 +21,8 @@ STEPS = 400
 _BATCH = 32
 _LEARNING_RATE = 1e-2
 # How strongly, from which to which exponent, and after which share of the steps the relaxed choice is pushed to up or
-# down. Exponents and share are the paper's; its weight is for errors in other units.
-_WEIGHT, _FIRST_EXPONENT, _LAST_EXPONENT, _FREE_SHARE = 0.1, 20.0, 2.0, 0.2
+# down: the paper's. The error's unit is that of rounding to the nearest.
+_WEIGHT, _FIRST_EXPONENT, _LAST_EXPONENT, _FREE_SHARE = 0.01, 20.0, 2.0, 0.2
 # The sigmoid is stretched by these and clipped, so that it reaches 0 and 1; Louizos et al. 2018.
 _STRETCH_LOW, _STRETCH_HIGH = -0.1, 1.1
 
@@ -116,7 +116,7 @@ def _learned(
             up = relaxed()
             given = layer.with_kernel(inputs, (floor + up) * steps)
             error = tf.reduce_mean(tf.square(given - outputs)) / unit
-            undecided = tf.reduce_mean(1 - tf.abs(2 * up - 1) ** exponent)
+            undecided = tf.reduce_sum(1 - tf.abs(2 * up - 1) ** exponent)
             loss = error + weight * undecided
         gradient = tape.gradient(loss, choice)
         first.assign(0.9 * first + 0.1 * gradient)
