@@ -41,7 +41,7 @@ def build(
         str | None,
         typer.Option(
             metavar="SCHEMES",
-            help="float32, float16, dynamic, int8, int8-qat, int8-uint8, int16x8; several with commas.",
+            help="float32, float16, dynamic, int8, int8-qat, int8-uint8, int16x8, int4w; several with commas.",
         ),
     ] = None,
     calibration: Annotated[

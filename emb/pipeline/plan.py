@@ -141,7 +141,7 @@ def _changing_stages(recipe: Recipe, scheme: Scheme, model_file: str, *, data_di
             why="emb trains and repairs Keras models; this is a file of a graph alone",
             fix="give the .keras or .h5 file, or choose int8 and leave --max-drop out",
         )
-    stages = [planned.qat_stage(recipe, model_file, data_digest=data_digest)] if scheme.trained else []
+    stages = [planned.qat_stage(recipe, model_file, scheme, data_digest=data_digest)] if scheme.trained else []
     if recipe.repair.is_wanted and scheme.activations == "int8":
         source, source_file = (stages[-1].name, "model.keras") if stages else ("model", model_file)
         # int8 and int8-uint8 are one graph inside.

@@ -158,15 +158,16 @@ def reference_stage(recipe: Recipe, model_file: str, *, data_digest: str) -> Sta
     )
 
 
-def qat_stage(recipe: Recipe, model_file: str, *, data_digest: str) -> Stage:
+def qat_stage(recipe: Recipe, model_file: str, scheme: Scheme, *, data_digest: str) -> Stage:
     """The model trained on with the rounding in place, and the ranges that it was trained with."""
+    bits = scheme.weight_bits
     return Stage(
-        name="qat",
+        name="qat" if bits == 8 else f"qat int{bits}",
         group="qat",
-        work=partial(quantized_training.train_quantized, source="model", model=model_file),
+        work=partial(quantized_training.train_quantized, source="model", model=model_file, bits=bits),
         needs=("model", "calibration"),
         inputs={"data": data_digest},
-        parameters=_quantized_parameters(recipe),
+        parameters={**_quantized_parameters(recipe), "bits": bits},
         tools=versions((*_KERAS, "pillow")),
         packages=(*_QUANTIZED_CODE, "pipeline/quantized_training.py"),
         resumable=True,

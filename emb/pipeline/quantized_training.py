@@ -22,23 +22,27 @@ if TYPE_CHECKING:
 QAT_FILE = "qat.json"
 
 
-def train_quantized(work: Work, *, source: str, model: str) -> None:
-    """model.keras and ranges.json of the model trained on; qat.json: validation accuracies, before and after."""
+def train_quantized(work: Work, *, source: str, model: str, bits: int) -> None:
+    """model.keras and ranges.json of the model trained on; qat.json: validation accuracies, before and after.
+
+    source: the stage that made the model.  bits: of the weights.
+    """
     from emb.quantize.remedies.simulation import ranges_of
 
     images = calibration_of(work)
     plain = open_plain(work, source=source, model=model)
     ranges = ranges_of(plain, images, method=work.context.recipe.quantize.calibration_method)
-    trained, before, after = trained_on(Candidate(model=plain, ranges=ranges), work, directory=work.folder / "progress")
+    candidate = Candidate(model=plain, ranges=ranges)
+    trained, before, after = trained_on(candidate, work, bits=bits, directory=work.folder / "progress")
     write_candidate(work.folder, trained, images)
     write_json(work.folder / QAT_FILE, {"before": before, "after": after})
     shutil.rmtree(work.folder / "progress", ignore_errors=True)
 
 
-def trained_on(candidate: Candidate, work: Work, *, directory: Path) -> tuple[Candidate, float, float]:
+def trained_on(candidate: Candidate, work: Work, *, bits: int, directory: Path) -> tuple[Candidate, float, float]:
     """(the candidate trained on with its ranges as they are, simulated validation accuracy before, after), in [0, 1].
 
-    The candidate itself where no epoch was as good as none. directory: for checkpoints.
+    The candidate itself where no epoch was as good as none. bits: of the weights.  directory: for checkpoints.
     """
     from emb.quantize.remedies.simulation import give_back, simulated
     from emb.quantize.remedies.walk import copied
@@ -47,7 +51,7 @@ def trained_on(candidate: Candidate, work: Work, *, directory: Path) -> tuple[Ca
 
     dataset, recipe = work.context.dataset, work.context.recipe
     pixels = PIXELS[recipe.input.pixels]
-    twin = _with_probabilities(simulated(candidate.model, candidate.ranges))
+    twin = _with_probabilities(simulated(candidate.model, candidate.ranges, bits=bits))
     before = accuracy(twin, dataset.validation, pixels=pixels)
     trained = fit(
         twin,

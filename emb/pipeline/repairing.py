@@ -51,6 +51,11 @@ class _Bench:
     scheme: Scheme
 
     @property
+    def bits(self) -> int:
+        """Of the weights."""
+        return self.scheme.weight_bits
+
+    @property
     def total(self) -> int:
         return len(self.work.context.dataset.validation)
 
@@ -194,7 +199,7 @@ def _equalize(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Path) ->
 def _correct_biases(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Path) -> _Tried:
     from emb.quantize.remedies.bias_correction import bias_corrected
 
-    model, changes = bias_corrected(best.model, bench.images, best.ranges)
+    model, changes = bias_corrected(best.model, bench.images, best.ranges, bits=bench.bits)
     return _Tried(candidate=Candidate(model=model, ranges=best.ranges), layers=_by_size(changes, largest_first=True))
 
 
@@ -202,7 +207,7 @@ def _learn_rounding(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Pa
     from emb.quantize.remedies.rounding import rounding_learned
 
     seed = bench.work.context.recipe.train.seed
-    model, shares = rounding_learned(best.model, bench.images, best.ranges, seed=seed)
+    model, shares = rounding_learned(best.model, bench.images, best.ranges, seed=seed, bits=bench.bits)
     changed = {name: share for name, share in shares.items() if share < 1}
     return _Tried(candidate=Candidate(model=model, ranges=best.ranges), layers=_by_size(changed, largest_first=False))
 
@@ -210,7 +215,7 @@ def _learn_rounding(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Pa
 def _train_on(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Path) -> _Tried:
     from emb.quantize.remedies.placement import calls_of, has_kernel
 
-    candidate, _, _ = trained_on(best, bench.work, directory=scratch / "training")
+    candidate, _, _ = trained_on(best, bench.work, bits=bench.bits, directory=scratch / "training")
     layers = tuple(call.name for call in calls_of(best.model) if has_kernel(call.layer))
     return _Tried(candidate=candidate, layers=layers)
 

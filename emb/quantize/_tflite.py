@@ -89,6 +89,9 @@ def _static(
     ranges[input_name] = code.range(lowest=bounds[0], highest=bounds[1])
     statistics = {name: _statistics(ranges[name], rank=rank) for name, rank in ranks.items() if name in ranges}
     recipe = _recipe("static_wi8_ai16" if is_16 else "static_wi8_ai8")
+    for entry in recipe:
+        # There is no ready recipe for fewer bits beside integer activations; the kernels are LiteRT's.
+        entry["op_config"]["weight_tensor_config"]["num_bits"] = scheme.weight_bits
     quantized = _by_recipe(path.read_bytes(), recipe, statistics)
     close_islands(quantized)
     return quantized
