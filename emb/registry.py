@@ -1,7 +1,7 @@
 """A folder is a registry: a file's name is the public name, its docstring the help. Imports a file only when used.
 
-`emb/zoo/mnist_cnn.py` is the public name `mnist-cnn` of the registry `emb.zoo`. Files whose name begins with an
-underscore are the folder's own business. Other distributions add names through entry points of the same group.
+`emb/zoo/mnist_cnn.py` is the public name `mnist-cnn` of the registry `emb.zoo`. Folders in it, and files whose name
+begins with an underscore, are its own business. Other distributions add names through entry points of the same group.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Registry:
         folder = find_spec(self.package)
         if folder is None or folder.submodule_search_locations is None:
             return {}
-        found = (module.name for module in pkgutil.iter_modules(folder.submodule_search_locations))
+        modules = pkgutil.iter_modules(folder.submodule_search_locations)
+        found = (module.name for module in modules if not module.ispkg)
         return {name.replace("_", "-"): name for name in found if not name.startswith("_")}
 
     @cached_property

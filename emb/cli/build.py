@@ -45,7 +45,8 @@ def build(
     quantize: Annotated[
         str | None,
         typer.Option(
-            metavar="SCHEMES", help="float32, float16, dynamic, int8, int8-uint8, int16x8; several with commas."
+            metavar="SCHEMES",
+            help="float32, float16, dynamic, int8, int8-qat, int8-uint8, int16x8, int4w; several with commas.",
         ),
     ] = None,
     calibration: Annotated[
@@ -53,6 +54,13 @@ def build(
         typer.Option(metavar="IMAGES", help="Train images to calibrate with."),
     ] = None,
     calibration_method: Annotated[str | None, typer.Option(metavar="METHOD", help="minmax, percentile or mse.")] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Repair int8 files that lose more accuracy on validation images; an error if nothing helps.",
+        ),
+    ] = None,
     formats: Annotated[
         str | None,
         typer.Option("--format", metavar="FORMATS", help="tflite or tflite,onnx."),
@@ -116,6 +124,7 @@ def build(
                 "quantize.schemes": quantize,
                 "quantize.calibration_images": calibration,
                 "quantize.calibration_method": calibration_method,
+                "repair.max_drop": max_drop,
                 "export.formats": formats,
                 "data.skip_bad": skip_bad or None,
                 "model.weights": weights,

@@ -45,7 +45,7 @@ def folded(model: keras.Model, before: Affine = IDENTITY) -> Call | None:
     affine, tensor, is_moved = before, model.inputs[0], before is not IDENTITY
     reshaping: list[Any] = []
     while True:
-        node = _only_reader(model, tensor)
+        node = only_reader(model, tensor)
         if node is None:
             return None
         step = through(node.operation, affine, tensor.shape[1:])
@@ -97,7 +97,7 @@ def is_functional(model: keras.Model) -> bool:
     return len(getattr(model, "inputs", None) or []) == 1 and len(getattr(model, "outputs", None) or []) == 1
 
 
-def _only_reader(model: keras.Model, tensor: Any) -> Any:
+def only_reader(model: keras.Model, tensor: Any) -> Any:
     """The one call in the model's graph that reads the tensor alone; None otherwise."""
     readers = [node for node in calls_of(model) if any(one is tensor for one in node.input_tensors)]
     return readers[0] if len(readers) == 1 and len(readers[0].input_tensors) == 1 else None
@@ -144,7 +144,7 @@ def through(layer: Any, affine: Affine, shape: tuple[int, ...]) -> Affine | None
         return Affine(scale=next(spread), offset=next(spread))
     if type(layer) is layers.ZeroPadding2D and not affine.offset.any():
         return affine if affine.scale.ndim == 1 else None
-    return affine if _is_identity(layer) else None
+    return affine if is_identity(layer) else None
 
 
 def changes_shape(layer: Any) -> bool:
@@ -153,7 +153,7 @@ def changes_shape(layer: Any) -> bool:
     return type(layer) in (layers.Flatten, layers.ZeroPadding2D)
 
 
-def _is_identity(layer: Any) -> bool:
+def is_identity(layer: Any) -> bool:
     """Whether the layer does nothing in inference: noise, dropout, augmentation."""
     from keras import layers
 

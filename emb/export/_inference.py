@@ -26,8 +26,9 @@ LARGE_WEIGHT = 1 << 15
 
 def image_shape(model: keras.Model) -> tuple[int, int, int]:
     """(height, width, channels) of the model's one input. Raises ModelError for any other kind of input or output."""
-    if len(getattr(model, "inputs", None) or []) != 1 or len(getattr(model, "outputs", None) or []) != 1:
-        counts = f"{len(model.inputs or [])} inputs and {len(model.outputs or [])} outputs"
+    inputs, outputs = (getattr(model, name, None) or [] for name in ("inputs", "outputs"))
+    if len(inputs) != 1 or len(outputs) != 1:
+        counts = f"{len(inputs)} inputs and {len(outputs)} outputs"
         raise ModelError(
             f"the model {model.name} has {counts}",
             why="emb deploys image classifiers: one image in, one row of scores out",
@@ -63,7 +64,7 @@ def as_function(model: keras.Model, *, pixels: Pixels) -> tuple[Any, list[NDArra
             fix="save the model, and export it in a process with KERAS_BACKEND=tensorflow",
         )
     shape = image_shape(model)
-    model = without_batch_norms(_in_float32(model))
+    model = without_batch_norms(in_float32(model))
     is_raw = pixels == Pixels()
     before = IDENTITY if is_raw else Affine(scale=np.full(1, pixels.scale), offset=np.full(1, pixels.offset))
     call = folded(model, before)
@@ -140,7 +141,7 @@ def _convolutions_as_one_operation() -> Iterator[None]:
         keras.layers.Conv2D.convolution_op, GroupedConv2D.convolution_op = original, own
 
 
-def _in_float32(model: keras.Model) -> keras.Model:
+def in_float32(model: keras.Model) -> keras.Model:
     """The model with every layer computing in float32; one trained in bfloat16 would export casts otherwise."""
     import keras
 

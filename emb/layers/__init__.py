@@ -1,4 +1,4 @@
-"""Layers of the classic CNNs that Keras lacks; registered, so that a .keras file that holds them loads anywhere in emb.
+"""Layers that Keras lacks, of the classic CNNs and of integer graphs; registered, so that files that hold them load.
 
 Written with keras.ops alone, in operations that every exported format has. Knows no architecture.
 Importing this package imports keras and registers them all.
@@ -6,8 +6,26 @@ Importing this package imports keras and registers them all.
 
 from emb.layers.channel_padding import ChannelPadding
 from emb.layers.channel_split import ChannelSplit
+from emb.layers.fake_quantization import (
+    FakeQuantization,
+    QuantizedBatchNormalization,
+    QuantizedConv2D,
+    QuantizedDense,
+    QuantizedDepthwiseConv2D,
+)
 from emb.layers.grouped_convolution import GroupedConv2D
 from emb.layers.l2_pooling import L2Pooling2D
 from emb.layers.local_response_norm import LocalResponseNormalization
 
-__all__ = ["ChannelPadding", "ChannelSplit", "GroupedConv2D", "L2Pooling2D", "LocalResponseNormalization"]
+__all__ = [
+    "ChannelPadding",
+    "ChannelSplit",
+    "FakeQuantization",
+    "GroupedConv2D",
+    "L2Pooling2D",
+    "LocalResponseNormalization",
+    "QuantizedBatchNormalization",
+    "QuantizedConv2D",
+    "QuantizedDense",
+    "QuantizedDepthwiseConv2D",
+]

@@ -36,7 +36,7 @@ SAME_BITS_EVERYWHERE = (
     ("tflite-runtime", "reference"),
     ("onnxruntime", "default"),
 )
-_SCHEMES = ("int8", "int8-uint8")
+_SCHEMES = ("int8", "int8-uint8", "int8-qat")
 _COMPILED_SUFFIXES = {"edge-tpu": "_edgetpu.tflite", "ethos-u": "_vela.tflite"}
 
 

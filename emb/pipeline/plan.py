@@ -86,11 +86,16 @@ def plan(
         models.append(model)
     files = []
     for scheme, file_format in _wanted(recipe, formats):
-        float_stage = planned.float_stage(recipe, file_format, model_file, optional=file_format != formats[0])
+        changing = _changing_stages(recipe, scheme, model_file, data_digest=data_digest)
+        made |= {stage.name: stage for stage in changing}
+        source, source_file = (changing[-1].name, "model.keras") if changing else ("model", model_file)
+        is_optional = file_format != formats[0] or bool(changing)
+        float_stage = planned.float_stage(recipe, file_format, source_file, optional=is_optional, source=source)
         made.setdefault(float_stage.name, float_stage)
         stage = float_stage
         if scheme.name != "float32":
-            stage = planned.quantize_stage(recipe, file_format, scheme, source=float_stage.name)
+            chosen = source if changing else ""
+            stage = planned.quantize_stage(recipe, file_format, scheme, source=float_stage.name, chosen=chosen)
             made[stage.name] = stage
         check = planned.check_stage(file_format, scheme, source=stage.name, optional=stage.optional)
         made[check.name] = check
@@ -136,6 +141,27 @@ def plan(
     return Plan(stages=(*first, *_in_order(made)), files=tuple(files), deployment=deployed)
 
 
+def _changing_stages(recipe: Recipe, scheme: Scheme, model_file: str, *, data_digest: str) -> list[Stage]:
+    """What changes the model's weights on the way to the files of one scheme, in order."""
+    from emb.quantize import SCHEMES
+
+    if not scheme.trained and not (recipe.repair.is_wanted and scheme.activations == "int8"):
+        return []
+    if recipe.model.file and source_format(recipe.model.file) != "keras":
+        raise ModelError(
+            f"the weights of {recipe.model.file} cannot be changed",
+            why="emb trains and repairs Keras models; this is a file of a graph alone",
+            fix="give the .keras or .h5 file, or choose int8 and leave --max-drop out",
+        )
+    stages = [planned.qat_stage(recipe, model_file, scheme, data_digest=data_digest)] if scheme.trained else []
+    if recipe.repair.is_wanted and scheme.activations == "int8":
+        source, source_file = (stages[-1].name, "model.keras") if stages else ("model", model_file)
+        # int8 and int8-uint8 are one graph inside.
+        measured = scheme if scheme.trained else SCHEMES.get("int8").SCHEME
+        stages.append(planned.repair_stage(recipe, source_file, measured, source=source, data_digest=data_digest))
+    return stages
+
+
 def source_format(path: str) -> Literal["keras", "tflite", "onnx"]:
     """What kind of model a path holds, by its suffix. Raises ModelError for a suffix that emb does not read."""
     suffix = Path(path).suffix.lower()
@@ -163,6 +189,12 @@ def _wanted(recipe: Recipe, formats: tuple[Format, ...]) -> list[tuple[Scheme, F
     from emb.quantize import SCHEMES
 
     schemes = [SCHEMES.get(name).SCHEME for name in recipe.quantize.schemes]
+    if recipe.repair.is_wanted and not any(scheme.activations == "int8" for scheme in schemes):
+        raise SpecError(
+            "--max-drop does not apply to a build without an int8 file",
+            why="it bounds what 8-bit integers lose, and repairs them",
+            fix="leave it out, or build int8 as well: --quantize int8",
+        )
     pairs = [(scheme, one) for one in formats for scheme in schemes if one in scheme.formats]
     homeless = [scheme.name for scheme in schemes if not any(one in scheme.formats for one in formats)]
     if homeless:
@@ -191,5 +223,5 @@ def _schemes_of(file_format: Format) -> list[str]:
 
 def _in_order(made: dict[str, Stage]) -> list[Stage]:
     """Exports, then checks, then what runs the files; latency last, when nothing else works any more."""
-    groups = ["export", "quantize", "compile", "check", "verify", "measure"]
+    groups = ["qat", "repair", "export", "quantize", "compile", "check", "verify", "measure"]
     return sorted(made.values(), key=lambda stage: groups.index(stage.group))

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from emb.pipeline import stages, training_stages
+from emb.pipeline import quantized_training, repairing, stages, training_stages
 from emb.pipeline.drawing import draw_curves, draw_surface
 from emb.pipeline.engine import Engine
 from emb.pipeline.pretrained import IMAGENET
@@ -27,7 +27,12 @@ _QUANTIZERS = {
 }
 # What the model stage runs of the pipeline's own, and what all others do.
 _TRAINING_CODE = ("pipeline/training_stages.py", "pipeline/pixels.py", "pipeline/json_files.py", "spec")
-_OWN_CODE = ("pipeline/stages.py", "pipeline/measuring.py", "pipeline/pixels.py", "pipeline/json_files.py", "spec")
+_OWN_CODE = (
+    *("pipeline/stages.py", "pipeline/measuring.py", "pipeline/pixels.py", "pipeline/json_files.py", "spec"),
+    "pipeline/quantized_models.py",
+)
+# What trains a model on, or repairs it, on its way to int8.
+_QUANTIZED_CODE = ("train", "data", "layers", "graph", "export", "quantize", *_OWN_CODE)
 
 
 def data_stage(recipe: Recipe, digest: str) -> Stage:
@@ -153,13 +158,63 @@ def reference_stage(recipe: Recipe, model_file: str, *, data_digest: str) -> Sta
     )
 
 
-def float_stage(recipe: Recipe, file_format: Format, model_file: str, *, optional: bool) -> Stage:
-    """The float32 file of one format. optional: the build goes on without it."""
+def qat_stage(recipe: Recipe, model_file: str, scheme: Scheme, *, data_digest: str) -> Stage:
+    """The model trained on with the rounding in place, and the ranges that it was trained with."""
+    bits = scheme.weight_bits
     return Stage(
-        name=f"float32.{file_format}",
+        name="qat" if bits == 8 else f"qat int{bits}",
+        group="qat",
+        work=partial(quantized_training.train_quantized, source="model", model=model_file, bits=bits),
+        needs=("model", "calibration"),
+        inputs={"data": data_digest},
+        parameters={**_quantized_parameters(recipe), "bits": bits},
+        tools=versions((*_KERAS, "pillow")),
+        packages=(*_QUANTIZED_CODE, "pipeline/quantized_training.py"),
+        resumable=True,
+        chatty=True,
+    )
+
+
+def repair_stage(recipe: Recipe, model_file: str, scheme: Scheme, *, source: str, data_digest: str) -> Stage:
+    """The model of stage `source`, and ranges for it, so that its int8 file loses no more than is allowed."""
+    return Stage(
+        name=f"repair {source}",
+        group="repair",
+        work=partial(repairing.repair, source=source, model=model_file, scheme=scheme),
+        needs=tuple(dict.fromkeys(("model", source, "calibration"))),
+        inputs={"data": data_digest},
+        parameters={
+            **_quantized_parameters(recipe),
+            "max_drop": recipe.repair.max_drop,
+            "scheme": scheme.name,
+            "softmax": recipe.export.softmax,
+        },
+        tools=versions((*_KERAS, *_QUANTIZERS["tflite"], "pillow")),
+        packages=(*_QUANTIZED_CODE, "runtimes", "pipeline/quantized_training.py", "pipeline/repairing.py"),
+        resumable=True,
+        chatty=True,
+    )
+
+
+def _quantized_parameters(recipe: Recipe) -> dict[str, Any]:
+    """What decides how a model is trained on or repaired."""
+    return {
+        **data_parameters(recipe),
+        "pixels": recipe.input.pixels,
+        "train": asdict(quantized_training.spec_of(recipe)),
+        "method": recipe.quantize.calibration_method,
+    }
+
+
+def float_stage(
+    recipe: Recipe, file_format: Format, model_file: str, *, optional: bool, source: str = "model"
+) -> Stage:
+    """The float32 file of one format. optional: the build goes on without it.  source: what made the model."""
+    return Stage(
+        name=f"float32.{file_format}" if source == "model" else f"float32.{file_format} of {source}",
         group="export",
-        work=partial(stages.export_float, file_format=file_format, model=model_file),
-        needs=("model",),
+        work=partial(stages.export_float, file_format=file_format, model=model_file, source=source),
+        needs=(source,),
         parameters={"format": file_format, "pixels": recipe.input.pixels, "softmax": recipe.export.softmax},
         tools=versions(_CONVERTERS[file_format]),
         packages=("export", "layers", "graph", *_OWN_CODE),
@@ -168,14 +223,14 @@ def float_stage(recipe: Recipe, file_format: Format, model_file: str, *, optiona
     )
 
 
-def quantize_stage(recipe: Recipe, file_format: Format, scheme: Scheme, *, source: str) -> Stage:
-    """A file in another scheme. source: the stage with the float32 file."""
+def quantize_stage(recipe: Recipe, file_format: Format, scheme: Scheme, *, source: str, chosen: str = "") -> Stage:
+    """A file in another scheme. source: the stage with the float32 file.  chosen: the one that chose ranges."""
     method = {"method": recipe.quantize.calibration_method} if scheme.calibrated else {}
     return Stage(
         name=f"{scheme.name}.{file_format}",
         group="quantize",
-        work=partial(stages.quantize, file_format=file_format, scheme=scheme, source=source),
-        needs=(source, "calibration") if scheme.calibrated else (source,),
+        work=partial(stages.quantize, file_format=file_format, scheme=scheme, source=source, chosen=chosen),
+        needs=(source, *(("calibration",) if scheme.calibrated else ()), *((chosen,) if chosen else ())),
         parameters={"scheme": scheme.name, **method},
         tools=versions(_QUANTIZERS[file_format]),
         packages=("quantize", "graph", *_OWN_CODE),

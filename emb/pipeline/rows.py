@@ -17,10 +17,12 @@ from emb.pipeline.measuring import Timing
 from emb.pipeline.plan import Plan, PlannedFile, PlannedRow
 from emb.pipeline.planned_pruning import COMPARISON
 from emb.pipeline.prune_stages import PLAN
+from emb.pipeline.quantized_models import REPAIR_FILE
 from emb.pipeline.target_report import target_report
 from emb.pipeline.targeting import FIT
 from emb.spec.pruned import Pruning
 from emb.spec.recipe import Recipe
+from emb.spec.repair import Repair
 from emb.spec.report import DataSummary, FormatAgreement, Report, Row
 from emb.store import Artifact
 
@@ -66,6 +68,11 @@ def assemble(
         formats=_formats(planned, done, failures),
         target=target_report(planned, done),
         pruning=_pruning(done),
+        repairs=tuple(
+            Repair.from_json(read_json(artifact.path(REPAIR_FILE)))
+            for artifact in done.values()
+            if REPAIR_FILE in artifact.files
+        ),
     )
 
 

@@ -19,6 +19,7 @@ from emb.errors import ExportError
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.measuring import golden_on, too_long_on_reference_kernels
 from emb.pipeline.pixels import PIXELS
+from emb.pipeline.quantized_models import read_known
 from emb.pipeline.stage import Work
 from emb.spec.contract import Pixels
 from emb.spec.dataset import Images, Split
@@ -55,20 +56,31 @@ def calibration(work: Work) -> None:
     np.save(work.folder / "calibration.npy", calibration_images(work.context.dataset, count=count, seed=seed))
 
 
-def export_float(work: Work, *, file_format: str, model: str) -> None:
-    """model.<format>, the float32 file of the model, and pixels.json, how its input follows from a raw pixel."""
-    from emb.export.source import open_source, without_softmax
+def export_float(work: Work, *, file_format: str, model: str, source: str = "model") -> None:
+    """model.<format>, the float32 file of the model, and pixels.json, how its input follows from a raw pixel.
 
-    source = open_source(work.done["model"].directory / model, trust=work.context.trust_model)
-    if work.context.recipe.export.softmax == "drop":
-        source = without_softmax(source)
-    wanted = PIXELS[work.context.recipe.input.pixels]
-    pixels = source.write(work.folder / f"model.{file_format}", file_format=file_format, pixels=wanted)
+    source: the stage that made the model.
+    """
+    pixels = write_float(work.done[source].directory / model, work.folder / f"model.{file_format}", work=work)
     write_json(work.folder / "pixels.json", asdict(pixels))
 
 
-def quantize(work: Work, *, file_format: str, scheme: Scheme, source: str) -> None:
-    """model.<format> in another scheme, and pixels.json. source: the stage that made the float32 file."""
+def write_float(model: Path, path: Path, *, work: Work) -> Pixels:
+    """The float32 file, in the format of its suffix, of a model; returns how its input follows from a raw pixel."""
+    from emb.export.source import open_source, without_softmax
+
+    source = open_source(model, trust=work.context.trust_model)
+    if work.context.recipe.export.softmax == "drop":
+        source = without_softmax(source)
+    wanted = PIXELS[work.context.recipe.input.pixels]
+    return source.write(path, file_format=path.suffix.removeprefix("."), pixels=wanted)
+
+
+def quantize(work: Work, *, file_format: str, scheme: Scheme, source: str, chosen: str = "") -> None:
+    """model.<format> in another scheme, and pixels.json. source: the stage that made the float32 file.
+
+    chosen: the stage that chose ranges for it, "" if they follow from the calibration alone.
+    """
     from emb.quantize import quantize_onnx, quantize_tflite
 
     convert = {"tflite": quantize_tflite, "onnx": quantize_onnx}[file_format]
@@ -79,6 +91,7 @@ def quantize(work: Work, *, file_format: str, scheme: Scheme, source: str) -> No
         calibration=np.load(work.file("calibration", "calibration.npy")) if scheme.calibrated else None,
         method=work.context.recipe.quantize.calibration_method,
         pixels=_pixels(work, source),
+        known=read_known(work.done[chosen]) if chosen else (),
     )
     shutil.copyfile(work.file(source, "pixels.json"), work.folder / "pixels.json")
 

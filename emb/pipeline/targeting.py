@@ -36,8 +36,8 @@ _CHECKING_CODE = (
     "pipeline/untrained.py",
 )
 _FORCED = "build it all the same, with --force"
-# TensorFlow Lite Micro stops at the weights of these: it has no kernel that widens them.
-_NOT_ON_MICRO = ("dynamic", "float16")
+# TensorFlow Lite Micro stops at the weights of these: it has no kernel that widens them (int4w: of a dense layer).
+_NOT_ON_MICRO = ("dynamic", "float16", "int4w")
 
 
 class BuiltFile(Protocol):
@@ -80,10 +80,12 @@ class Deployment:
 def refusal(scheme: Scheme, file_format: str, target: Target) -> str:
     """Why the target runs no file of this scheme and format, or ""."""
     accelerator = target.accelerator.kind
-    if accelerator == "edge-tpu" and (file_format != "tflite" or scheme.activations != "int8"):
+    if accelerator == "edge-tpu" and (file_format != "tflite" or (scheme.weights, scheme.activations) != ("int8", "int8")):
         return "the Edge TPU takes int8 .tflite alone"
     if accelerator == "ethos-u" and (file_format != "tflite" or not scheme.integer_only):
         return "the Ethos-U takes .tflite of integers alone"
+    if accelerator == "ethos-u" and scheme.weights != "int8":
+        return "the Ethos-U takes 8-bit weights alone"
     if not target.runtimes:
         if file_format != "tflite":
             return "TensorFlow Lite Micro reads .tflite alone"

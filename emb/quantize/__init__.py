@@ -5,8 +5,9 @@ The underscore files do the work and are imported when used: listing the schemes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from emb.registry import Registry
 from emb.spec.contract import Pixels
@@ -16,11 +17,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["SCHEMES", "Method", "quantize_onnx", "quantize_tflite"]
+    from emb.quantize._known import KnownRange
+    from emb.quantize._ranges import Range
+
+__all__ = ["SCHEMES", "KnownRange", "Method", "Range", "quantize_onnx", "quantize_tflite"]
 
 SCHEMES = Registry("emb.quantize", kind="quantization scheme")
 
 Method = Literal["minmax", "percentile", "mse"]
+
+
+def __getattr__(name: str) -> Any:
+    """Values that need NumPy, for those who use them: listing the schemes imports nothing heavy."""
+    if name == "KnownRange":
+        from emb.quantize._known import KnownRange
+
+        return KnownRange
+    if name == "Range":
+        from emb.quantize._ranges import Range
+
+        return Range
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def quantize_tflite(
@@ -31,18 +48,20 @@ def quantize_tflite(
     calibration: NDArray[np.generic] | None = None,
     method: Method = "minmax",
     pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
+    known: Sequence[KnownRange] = (),
 ) -> None:
     """Write the float32 .tflite at `float_path` to `out_path` in the number formats of `scheme`.
 
     calibration: (images, height, width, channels) raw pixels, 0..255; needed if `scheme.calibrated`.
     method: how a tensor's range follows from its values; see docs/explanation/quantization.md.
     pixels: how the model's real input follows from a pixel; it fixes the input's scale and zero point.
+    known: ranges that were chosen before, for tensors that are recognized by their values; others follow from `method`.
     Raises ExportError naming the operation where the scheme cannot be had in TFLite or a float tensor remains,
     ModelError for activations that are not finite, DataError for calibration images that do not fit the model.
     """
     from emb.quantize._tflite import quantize
 
-    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels)
+    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels, known=known)
 
 
 def quantize_onnx(
@@ -53,6 +72,7 @@ def quantize_onnx(
     calibration: NDArray[np.generic] | None = None,
     method: Method = "minmax",
     pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
+    known: Sequence[KnownRange] = (),
 ) -> None:
     """Write the float32 .onnx at `float_path` to `out_path` in the number formats of `scheme`.
 
@@ -61,4 +81,4 @@ def quantize_onnx(
     """
     from emb.quantize._onnx import quantize
 
-    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels)
+    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels, known=known)

@@ -6,7 +6,7 @@ uint8 activations with int8 weights are what ONNX Runtime's CPU kernels fuse com
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from emb.errors import ExportError, ModelError
 from emb.quantize import _onnx_graph as og
 from emb.quantize._calibration import checked_images
+from emb.quantize._known import KnownRange, moments, recognized
 from emb.quantize._onnx_border import check_integer_only, uint8_border
 from emb.quantize._onnx_rewrite import global_pools_to_pools, means_to_global_pools, tanh_ranges, tanh_to_sigmoid
 from emb.quantize._onnx_sums import codes_of_sums, ranges_of, write_codes
@@ -36,6 +37,7 @@ def quantize(
     calibration: NDArray[np.generic] | None,
     method: str,
     pixels: Pixels,
+    known: Sequence[KnownRange],
 ) -> None:
     """See emb.quantize.quantize_onnx."""
     if "onnx" not in scheme.formats:
@@ -47,7 +49,7 @@ def quantize(
     model = og.load(float_path)
     _check_float(model, float_path)
     if scheme.calibrated:
-        model = _static(model, calibration, scheme=scheme, method=method, pixels=pixels)
+        model = _static(model, calibration, scheme=scheme, method=method, pixels=pixels, known=known)
     elif scheme.weights == "float16":
         _weights_to_float16(model)
     elif scheme.weights == "int8":
@@ -56,7 +58,15 @@ def quantize(
     out_path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _static(model: Any, calibration: NDArray[np.generic] | None, *, scheme: Scheme, method: str, pixels: Pixels) -> Any:
+def _static(
+    model: Any,
+    calibration: NDArray[np.generic] | None,
+    *,
+    scheme: Scheme,
+    method: str,
+    pixels: Pixels,
+    known: Sequence[KnownRange],
+) -> Any:
     model = means_to_global_pools(og.prepared(model))
     global_pools_to_pools(model)
     value = og.model_input(model.graph)
@@ -66,6 +76,8 @@ def _static(model: Any, calibration: NDArray[np.generic] | None, *, scheme: Sche
         return og.activations(model, images)
 
     ranges = calibrate(run, method=method, levels=256)
+    if known:
+        ranges |= recognized(known, moments(run()))
     ranges |= tanh_ranges(model)
     ranges[value.name] = input_code(pixels, lowest=0).range(lowest=0, highest=255)
     functions = functions_to_stand_ins(model)

@@ -6,7 +6,7 @@ Knows no Keras model and no runtime but the interpreter that calibration runs on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from emb.errors import EmbError, ExportError, ModelError
 from emb.graph import flatbuffer as fb
 from emb.quantize._calibration import checked_images
+from emb.quantize._known import KnownRange, moments, recognized
 from emb.quantize._large_kernels import large_kernels_as_matrices
 from emb.quantize._op_versions import raise_versions
 from emb.quantize._ranges import Activations, Range, calibrate, input_code, input_code_16
@@ -35,6 +36,7 @@ def quantize(
     calibration: NDArray[np.generic] | None,
     method: str,
     pixels: Pixels,
+    known: Sequence[KnownRange],
 ) -> None:
     """See emb.quantize.quantize_tflite."""
     if "tflite" not in scheme.formats:
@@ -44,7 +46,7 @@ def quantize(
     if scheme.calibrated:
         shape = tuple(int(size) for size in model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shape)
         images = checked_images(calibration, scheme=scheme, shape=shape[1:], pixels=pixels)
-        model = _static(model, float_path, images, scheme=scheme, method=method, pixels=pixels)
+        model = _static(model, float_path, images, scheme=scheme, method=method, pixels=pixels, known=known)
     elif scheme.weights == "float16":
         weights_to_float16(model)
     elif scheme.weights == "int8":
@@ -57,7 +59,16 @@ def quantize(
     out_path.write_bytes(fb.pack(model))
 
 
-def _static(model: Any, path: Path, images: NDArray[np.float32], *, scheme: Scheme, method: str, pixels: Pixels) -> Any:
+def _static(
+    model: Any,
+    path: Path,
+    images: NDArray[np.float32],
+    *,
+    scheme: Scheme,
+    method: str,
+    pixels: Pixels,
+    known: Sequence[KnownRange],
+) -> Any:
     subgraph = model.subgraphs[0]
     ranks = {
         fb.tensor_name(tensor): max(1, len(tensor.shape))
@@ -70,12 +81,17 @@ def _static(model: Any, path: Path, images: NDArray[np.float32], *, scheme: Sche
 
     is_16 = scheme.activations == "int16"
     ranges = calibrate(run, method=method, levels=65_536 if is_16 else 256, symmetric=is_16)
+    if known:
+        ranges |= recognized(known, moments(run()))
     code = input_code_16(pixels) if is_16 else input_code(pixels, lowest=-128)
     bounds = (-32_767, 32_767) if is_16 else (-128, 127)
     input_name = fb.tensor_name(subgraph.tensors[subgraph.inputs[0]])
     ranges[input_name] = code.range(lowest=bounds[0], highest=bounds[1])
     statistics = {name: _statistics(ranges[name], rank=rank) for name, rank in ranks.items() if name in ranges}
     recipe = _recipe("static_wi8_ai16" if is_16 else "static_wi8_ai8")
+    for entry in recipe:
+        # There is no ready recipe for fewer bits beside integer activations; the kernels are LiteRT's.
+        entry["op_config"]["weight_tensor_config"]["num_bits"] = scheme.weight_bits
     quantized = _by_recipe(path.read_bytes(), recipe, statistics)
     close_islands(quantized)
     return quantized

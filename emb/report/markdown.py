@@ -17,6 +17,8 @@ def render(report: Report) -> str:
     if report.pruning:
         lines += ["", "## Pruning", "", *(f"- {line}" for line in pruning_lines(report.pruning, report.rows))]
         lines += ["", *layer_table(report.pruning)]
+    for repair in report.repairs:
+        lines += ["", f"## Repair of {repair.scheme}", "", *(f"- {line}" for line in repair.lines())]
     if report.target:
         lines += ["", f"## Target: {report.target.name}", ""]
         lines += [f"- {line}" for line in (*target_lines(report.target), *fault_lines(report.target))]

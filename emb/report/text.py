@@ -22,6 +22,8 @@ def render(report: Report) -> Group:
     told, faults = notes(report), []
     if report.pruning:
         told += ["", *pruning_lines(report.pruning, report.rows)]
+    for repair in report.repairs:
+        told += ["", *repair.lines()]
     if report.target:
         told += ["", *target_lines(report.target)]
         faults = fault_lines(report.target)

@@ -30,7 +30,9 @@ def absence() -> str | None:
 
 
 def refusal(scheme: str) -> str | None:
-    """Refuses "dynamic" alone; float32, float16, int8, int8-uint8 and int16x8 were measured to run right."""
+    """Refuses "dynamic" and "int4w"; float32, float16, int8, int8-uint8 and int16x8 were measured to run right."""
+    if scheme == "int4w":
+        return "tflite-runtime 2.14 has no kernels for 4-bit weights"
     if scheme != "dynamic":
         return None
     return (

@@ -240,6 +240,41 @@ class QuantizeSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QatSpec:
+    """Quantization-aware training, which the scheme int8-qat and the last remedy of a repair use.
+
+    Adam at learning_rate, falling to 0 as a cosine; batches, images and seed are those of [train]. The epoch with the
+    best validation accuracy is kept.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 2e-4
+
+    def __post_init__(self) -> None:
+        _check(
+            (self.epochs >= 1, "epochs must be at least 1"),
+            (self.learning_rate > 0, "learning_rate must be above 0"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairSpec:
+    """max_drop: so many points of validation accuracy an int8 file may lose against the float model. Where it loses
+    more, remedies are tried; where they do not suffice, the build ends in an error. 100 asks for nothing.
+    """
+
+    max_drop: float = 100.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_drop <= 100:
+            raise ValueError("max_drop must lie in [0, 100]")
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.max_drop < 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportSpec:
     """formats: file formats to write; TFLite always, as it holds the reference.
 
@@ -280,6 +315,8 @@ class Recipe:
     train: TrainSpec = field(default_factory=TrainSpec)
     prune: PruneSpec = field(default_factory=PruneSpec)
     quantize: QuantizeSpec = field(default_factory=QuantizeSpec)
+    qat: QatSpec = field(default_factory=QatSpec)
+    repair: RepairSpec = field(default_factory=RepairSpec)
     export: ExportSpec = field(default_factory=ExportSpec)
     verify: VerifySpec = field(default_factory=VerifySpec)
 

@@ -12,6 +12,7 @@ from emb.spec.fit import Estimate, Fault
 from emb.spec.npu import NpuEstimate
 from emb.spec.placement import Placement
 from emb.spec.pruned import Pruning
+from emb.spec.repair import Repair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +171,7 @@ class Report:
     formats: one for each scheme that was measured in more than one format.
     target: whether it fits the target that it was built for, None if none was named.
     pruning: what pruning did, None without it.
+    repairs: of the int8 files, if a greatest drop was named.
     """
 
     recipe: str
@@ -185,9 +187,10 @@ class Report:
     formats: tuple[FormatAgreement, ...] = ()
     target: TargetReport | None = None
     pruning: Pruning | None = None
+    repairs: tuple[Repair, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `emb build --json`; "target" is there if one was named, "pruning" if it was asked for."""
+        """The document of `emb build --json`; "target", "pruning" and "repairs" are there if they were asked for."""
         return {
             "recipe": self.recipe,
             "data": {
@@ -205,6 +208,7 @@ class Report:
             "notes": list(self.notes),
             **({"target": self.target.to_json()} if self.target else {}),
             **({"pruning": self.pruning.to_json()} if self.pruning else {}),
+            **({"repairs": [repair.to_json() for repair in self.repairs]} if self.repairs else {}),
         }
 
 

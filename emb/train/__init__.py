@@ -10,6 +10,7 @@ from emb.train.gradients import GradientNorms
 from emb.train.heads import without_auxiliaries
 from emb.train.history import Epoch, History
 from emb.train.progress import Progress
+from emb.train.validate import accuracy
 
 __all__ = [
     "Constraint",
@@ -19,6 +20,7 @@ __all__ = [
     "Progress",
     "Teacher",
     "Trained",
+    "accuracy",
     "train",
     "without_auxiliaries",
 ]

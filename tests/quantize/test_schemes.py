@@ -12,7 +12,7 @@ from emb.spec.scheme import Scheme
 
 
 def test_names() -> None:
-    assert SCHEMES.names() == ("dynamic", "float16", "float32", "int16x8", "int8", "int8-uint8")
+    assert SCHEMES.names() == ("dynamic", "float16", "float32", "int16x8", "int4w", "int8", "int8-qat", "int8-uint8")
 
 
 @pytest.mark.parametrize("name", SCHEMES.names())

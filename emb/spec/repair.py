@@ -1,0 +1,112 @@
+"""What a repair did, as values: each remedy with the layers that it changed and what it gained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# So many layers are named where a remedy changed more.
+_NAMED = 4
+_FIELDS = ("scheme", "goal_points", "images", "float_correct", "first_correct", "first_failure")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairTry:
+    """One remedy. layers: that it changed, in words, the most changed first.  seconds: with its measurement.
+
+    correct_before, correct_after: validation images that the int8 file gives the right class.
+    failure: why there is no such file, or "".
+    """
+
+    remedy: str
+    layers: tuple[str, ...]
+    correct_before: int
+    correct_after: int
+    seconds: float
+    failure: str = ""
+
+    @property
+    def is_kept(self) -> bool:
+        """A remedy that gains nothing is undone."""
+        return self.correct_after > self.correct_before
+
+    def line(self, repair: Repair) -> str:
+        """The remedy in one line."""
+        named = ", ".join(self.layers[:_NAMED]) + (", …" if len(self.layers) > _NAMED else "")
+        count = f"{len(self.layers)} tensors or layers" if len(self.layers) != 1 else "1 tensor or layer"
+        told = f": {count}: {named}" if self.layers else ": nothing to change"
+        if self.failure:
+            return f"{self.remedy} failed, {self.seconds:.1f} s: {self.failure}"
+        gain = 100 * (self.correct_after - self.correct_before) / repair.images
+        result = f"{gain:+.2f} points, kept" if self.is_kept else f"{gain:+.2f} points, undone"
+        return f"{self.remedy} {result}, {self.seconds:.1f} s{told}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """scheme: that was measured, on LiteRT.  goal_points: the most that may be lost, of 100.
+
+    images: validation images.  float_correct, first_correct: how many the float file and the int8 file without any
+    remedy give the right class.  first_failure: why that file does not run, or "".
+    tries: in order; each began with what the ones before had kept.
+    """
+
+    scheme: str
+    goal_points: float
+    images: int
+    float_correct: int
+    first_correct: int
+    tries: tuple[RepairTry, ...]
+    first_failure: str = ""
+
+    @property
+    def correct(self) -> int:
+        """Of the file with all remedies that were kept."""
+        return max((self.first_correct, *(one.correct_after for one in self.tries)))
+
+    @property
+    def drop_points(self) -> float:
+        """What is lost in the end; negative if something was gained."""
+        return 100 * (self.float_correct - self.correct) / self.images
+
+    @property
+    def is_reached(self) -> bool:
+        return self.drop_points <= self.goal_points + 1e-9
+
+    def percent(self, correct: int) -> str:
+        return f"{100 * correct / self.images:.2f} %"
+
+    def begin(self) -> str:
+        """What there was before any remedy, and what is wanted."""
+        first = self.first_failure or self.percent(self.first_correct)
+        return f"float {self.percent(self.float_correct)}, {self.scheme} {first}, of {self.images:,} validation images"
+
+    def lines(self) -> list[str]:
+        """For a report."""
+        first = f"repair: {self.begin()}; at most {self.goal_points:g} points may be lost"
+        if not self.tries:
+            return [f"{first}: nothing to repair"]
+        last = f"repaired: {self.percent(self.correct)}, {-self.drop_points + 0.0:+.2f} points against float"
+        return [first, *(one.line(self) for one in self.tries), last]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "scheme": self.scheme,
+            "goal_points": self.goal_points,
+            "images": self.images,
+            "float_correct": self.float_correct,
+            "first_correct": self.first_correct,
+            "first_failure": self.first_failure,
+            "correct": self.correct,
+            "tries": [{**asdict(one), "layers": list(one.layers), "kept": one.is_kept} for one in self.tries],
+        }
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> Repair:
+        fields = {name: table[name] for name in _FIELDS}
+        names = ("remedy", "correct_before", "correct_after", "seconds", "failure")
+        tries = tuple(
+            RepairTry(layers=tuple(one["layers"]), **{name: one[name] for name in names}) for one in table["tries"]
+        )
+        return cls(tries=tries, **fields)
