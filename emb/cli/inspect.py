@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emb.cli.options import Classes, DataDirectory, Json, TrustModel, complete_recipe
+from emb.cli.options import Classes, Data, DataDirectory, Json, TrustModel, complete_recipe
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -46,15 +46,51 @@ def inspect(
         Path | None,
         typer.Option(metavar="DIR", help="Where --feature-maps writes a PNG file for each convolution; else here."),
     ] = None,
+    quantization_error: Annotated[
+        bool,
+        typer.Option(
+            "--quantization-error",
+            help="Show where int8 loses accuracy, layer by layer, worst first. Takes a build, its recipe, or a model "
+            "of your own with --data.",
+        ),
+    ] = False,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all", help="Of --quantization-error: how many of the worst are left out of int8 in turn; else 8."
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of --quantization-error: validation images to compare on; else 256."),
+    ] = None,
+    data: Data = None,
     classes: Classes = None,
     data_dir: DataDirectory = None,
     trust_model: TrustModel = False,
     as_json: Json = False,
 ) -> None:
-    """Show what each operation of a model costs, how far it sees, or draw what it has learned.
+    """Show what each operation of a model costs, how far it sees, what int8 loses, or draw what it has learned.
 
     Shapes, parameters, MACs, receptive field and bytes of activations, and the totals.
     """
+    from emb.cli import quantization_error as error
+
+    if quantization_error:
+        error.refuse_with(
+            {
+                "--receptive-field": receptive_field,
+                "--filters": filters,
+                "--feature-maps": feature_maps,
+                "--output": output,
+                "--classes": classes,
+            }
+        )
+        error.show(
+            model, data=data, data_dir=data_dir, images=images, layers=layers, trust_model=trust_model, as_json=as_json
+        )
+        return
+    error.refuse_without({"--data": data, "--images": images, "--layers": layers})
     from emb.cli.output import print_json, stdout
     from emb.pipeline.inspect import document
     from emb.pipeline.inspect import inspect as inspect_model

@@ -40,6 +40,7 @@ __all__ = [
     "read_image",
     "search_directories",
     "user_directory",
+    "validation_images",
 ]
 
 DATA = Registry("emb.data", kind="data set")
@@ -120,6 +121,14 @@ def calibration_images(dataset: Dataset, *, count: int, seed: int) -> NDArray[np
     chosen = balanced(dataset.train.labels, count=count, seed=seed)
     images: NDArray[np.uint8] = dataset.train.images[chosen]
     return images
+
+
+def validation_images(dataset: Dataset, *, count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """`count` validation images and their labels, equally many of each class; all of them if there are fewer."""
+    from emb.data._splits import balanced
+
+    chosen = balanced(dataset.validation.labels, count=min(count, len(dataset.validation)), seed=seed)
+    return dataset.validation.images[chosen], dataset.validation.labels[chosen]
 
 
 def read_image(path: Path, *, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """Says which Keras layers an exported file's operations compute. Knows no weights and runs nothing.
 
 TensorFlow calls an operation after the scope of its layer, `model_1/conv1_1/Relu`. Keras opens a layer's scope twice,
-once to look at it and once to call it, and TensorFlow tells the second from the first by a number: the layer is `conv1`.
+once to look at it and once to call it, and TensorFlow tells the second from the first by a number: this is `conv1`.
 A converter that fuses operations joins their names by semicolons, and calls the last one after the model's output.
 """
 
@@ -48,21 +48,6 @@ def layer_names(graph: Graph, model: Graph) -> tuple[LayerNames | None, ...]:
         chosen = min(candidates & weighty or candidates, key=order.__getitem__, default=None)
         rest = tuple(sorted(layers - {chosen}, key=order.__getitem__))
         found.append(None if chosen is None else LayerNames(name=chosen, folded=rest))
-    return tuple(found)
-
-
-def scope_names(graph: Graph) -> tuple[LayerNames | None, ...]:
-    """The same by the operations' names alone, for a file whose model is not at hand.
-
-    Only what the names say: no layer that was folded into weights, and none for an operation without a scope.
-    """
-    found: list[LayerNames | None] = []
-    for operation in graph.operations:
-        scopes = [part.split("/")[:-1] for part in operation.name.split(";") if "/" in part]
-        # A layer's scope is numbered; what lies within it (batchnorm/mul) need not be.
-        numbered = [next(filter(_NUMBER.search, reversed(scope)), scope[-1]) for scope in scopes]
-        layers = list(dict.fromkeys(_NUMBER.sub("", scope) for scope in reversed(numbered)))
-        found.append(LayerNames(name=layers[0], folded=tuple(layers[1:])) if layers else None)
     return tuple(found)
 
 
@@ -116,9 +101,7 @@ def _before(model: Graph, number: int, written: Mapping[int, int]) -> str | None
     return _layer(model.operations[sources.pop()].name) if len(sources) == 1 else None
 
 
-def _after(
-    model: Graph, number: int, read: Mapping[int, tuple[int, ...]], places: Mapping[str, int]
-) -> int | None:
+def _after(model: Graph, number: int, read: Mapping[int, tuple[int, ...]], places: Mapping[str, int]) -> int | None:
     """The next operation on the way from a layer to the output, breadth first."""
     waiting, seen = [number], {number}
     while waiting:

@@ -13,10 +13,14 @@ from emb.spec.contract import Pixels
 from emb.spec.scheme import Scheme
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["SCHEMES", "Method", "quantize_onnx", "quantize_tflite"]
+    from emb.quantize._layer_errors import LayerError
+
+__all__ = ["SCHEMES", "Method", "keep_float", "layer_errors", "quantize_onnx", "quantize_tflite", "simulate_except"]
 
 SCHEMES = Registry("emb.quantize", kind="quantization scheme")
 
@@ -62,3 +66,47 @@ def quantize_onnx(
     from emb.quantize._onnx import quantize
 
     quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels)
+
+
+def layer_errors(
+    float_path: Path,
+    int8_path: Path,
+    images: NDArray[np.generic],
+    *,
+    layers: Sequence[str],
+    pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
+) -> tuple[LayerError, ...]:
+    """What int8 does to each layer of a .tflite, measured against the float file that it was made of.
+
+    images: (n, height, width, channels) raw pixels, 0..255.
+    layers: for every operation of the float file the layer that it belongs to, "" for none.
+    pixels: how the model's real input follows from a pixel.
+    Raises ModelError if the one file was not made of the other, or is not int8 throughout; DataError for images that
+    do not fit the model.
+    """
+    from emb.quantize._layer_errors import layer_errors as measure
+
+    return measure(float_path, int8_path, images, layers=layers, pixels=pixels)
+
+
+def simulate_except(float_path: Path, int8_path: Path, out_path: Path, *, kept: Sequence[bool]) -> None:
+    """Write a float .tflite that rounds as the int8 one does, but for the weights and outputs of some operations.
+
+    kept: for every operation of the float file, whether it is spared. It tells what the loss of a layer costs, and is
+    not meant for a board. Raises ModelError as `layer_errors`.
+    """
+    from emb.quantize._layer_errors import simulate_except as simulate
+
+    simulate(float_path, int8_path, out_path, kept=kept)
+
+
+def keep_float(float_path: Path, int8_path: Path, out_path: Path, *, kept: Sequence[bool]) -> None:
+    """Write the int8 .tflite with some operations computing in float32, which a board can run.
+
+    kept: for every operation of the float file, whether it stays float; what it reads and gives is int8 all the same,
+    where an int8 operation writes or reads it. Raises ModelError as `layer_errors`, ExportError if the model cannot
+    be quantized so.
+    """
+    from emb.quantize._layer_errors import keep_float as keep
+
+    keep(float_path, int8_path, out_path, kept=kept)

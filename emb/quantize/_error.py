@@ -26,7 +26,7 @@ class ErrorSums:
 
     @staticmethod
     def of(
-        real: NDArray[np.floating], given: NDArray[np.floating], *, lowest: float = -math.inf, highest: float = math.inf
+        real: NDArray[np.float32], given: NDArray[np.float32], *, lowest: float = -math.inf, highest: float = math.inf
     ) -> ErrorSums:
         """real, given: (..., channels) of one shape.  lowest, highest: real numbers of the extreme integers."""
         x = real.reshape(-1, real.shape[-1] if real.ndim else 1).astype(np.float64)

@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emb.errors import ModelError
+from emb.errors import DataError, ModelError
 from emb.graph import flatbuffer as fb
+from emb.quantize._calibration import by
 from emb.quantize._error import ErrorSums
-from emb.quantize._ranges import Range, input_code
+from emb.quantize._ranges import Range
 from emb.quantize._tflite import int8_except
 from emb.quantize._tflite_activations import activations
 from emb.quantize._tflite_parts import Part, part
+from emb.quantize._tflite_simulated import simulate
 from emb.spec.contract import Pixels
 
 # ai-edge-quantizer's name for a tensor's integers where it keeps a float of the same name beside them.
@@ -59,9 +61,10 @@ class _Code:
         return Range(lowest=min(lowest, 0.0), highest=max(highest, 0.0))
 
     def stored(self, real: NDArray[np.float32]) -> NDArray[np.int8]:
-        return np.clip(np.rint(real / self.scale) + self.zero_point, -128, 127).astype(np.int8)
+        stored: NDArray[np.int8] = np.clip(np.rint(real / self.scale) + self.zero_point, -128, 127).astype(np.int8)
+        return stored
 
-    def real(self, stored: NDArray[np.int8]) -> NDArray[np.float32]:
+    def real(self, stored: NDArray[Any]) -> NDArray[np.float32]:
         return (stored.astype(np.float32) - self.zero_point) * np.float32(self.scale)
 
 
@@ -83,12 +86,11 @@ def layer_errors(
     Raises ModelError if the int8 file was not made of the float one, or is not int8 throughout.
     """
     real_model, int8_model = fb.load(float_path), fb.load(int8_path)
+    _require_fit(images, real_model)
     codes = _codes(real_model, int8_model, int8_path)
     labels = _labels_of_int8(real_model, int8_model, layers)
     pairs = {
-        layer: _Pair(
-            real=part(real_model, _places(layers, layer)), integer=part(int8_model, _places(labels, layer))
-        )
+        layer: _Pair(real=part(real_model, _places(layers, layer)), integer=part(int8_model, _places(labels, layer)))
         for layer in dict.fromkeys(filter(None, layers))
     }
     pairs = {layer: pair for layer, pair in pairs.items() if pair.real.inputs and pair.real.outputs}
@@ -98,6 +100,18 @@ def layer_errors(
         LayerError(layer=layer, kinds=kinds[layer], accumulated=accumulated, own=own)
         for layer, (accumulated, own) in sums.items()
     )
+
+
+def simulate_except(float_path: Path, int8_path: Path, out_path: Path, *, kept: Sequence[bool]) -> None:
+    """Write a float model that rounds as the int8 one does, but for some operations' weights and outputs.
+
+    kept: for every operation of the float file, whether it is spared. Raises ModelError as `layer_errors`.
+    """
+    model, int8_model = fb.load(float_path), fb.load(int8_path)
+    tensors = {fb.tensor_name(tensor): tensor for tensor in int8_model.subgraphs[0].tensors}
+    integers = {name: tensors[code.name] for name, code in _codes(model, int8_model, int8_path).items()}
+    simulate(model, integers, int8_model, kept=kept)
+    out_path.write_bytes(fb.pack(model))
 
 
 def keep_float(float_path: Path, int8_path: Path, out_path: Path, *, kept: Sequence[bool]) -> None:
@@ -112,6 +126,18 @@ def keep_float(float_path: Path, int8_path: Path, out_path: Path, *, kept: Seque
     names = [fb.tensor_name(subgraph.tensors[operator.outputs[0]]) for operator in subgraph.operators]
     chosen = frozenset(name for name, is_kept in zip(names, kept, strict=True) if is_kept)
     out_path.write_bytes(int8_except(float_path, ranges, kept=chosen))
+
+
+def _require_fit(images: NDArray[np.generic], model: Any) -> None:
+    subgraph = model.subgraphs[0]
+    shape = tuple(int(extent) for extent in subgraph.tensors[subgraph.inputs[0]].shape)[1:]
+    if not len(images) or images.shape[1:] != shape:
+        raise DataError(
+            f"the images are {by(images.shape[1:])}, the model takes {by(shape)}"
+            if len(images)
+            else "there are no images to compare the models on",
+            fix="give images of the model's height, width and channels",
+        )
 
 
 def _compared(
@@ -141,7 +167,6 @@ def _compared(
             rounded = int8_runner({codes[name].name: values for name, values in given.items()})
             accumulated = [_sums(real[name], stored[codes[name].name], codes[name]) for name in pair.real.outputs]
             own = [_sums(exact[name], rounded[codes[name].name], codes[name]) for name in pair.real.outputs]
-            # Outputs of one layer may have different channels; each is summed as one channel less precisely.
             found[layer].append((_joined(accumulated), _joined(own)))
     return {
         layer: (reduce(add, (one for one, _ in rows)), reduce(add, (other for _, other in rows)))
@@ -149,7 +174,7 @@ def _compared(
     }
 
 
-def _sums(real: NDArray[np.float32], stored: NDArray[np.int8], code: _Code) -> ErrorSums:
+def _sums(real: NDArray[np.float32], stored: NDArray[Any], code: _Code) -> ErrorSums:
     # Half a step beyond the ends is still rounded, not clipped.
     lowest, highest = ((end - code.zero_point) * code.scale for end in (-128.5, 127.5))
     return ErrorSums.of(real, code.real(stored), lowest=lowest, highest=highest)
