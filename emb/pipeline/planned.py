@@ -29,6 +29,11 @@ _QUANTIZERS = {
 _TRAINING_CODE = ("pipeline/training_stages.py", "pipeline/pixels.py", "pipeline/json_files.py", "spec")
 _OWN_CODE = ("pipeline/stages.py", "pipeline/measuring.py", "pipeline/pixels.py", "pipeline/json_files.py", "spec")
 
+_DOCTOR_CODE = (
+    "pipeline/calibration.py",
+    *(f"quantize/_calibration_{part}.py" for part in ("doctor", "findings", "pixels", "sample")),
+)
+
 
 def data_stage(recipe: Recipe, digest: str) -> Stage:
     """What the data set holds, and the golden images."""
@@ -52,7 +57,7 @@ def calibration_stage(recipe: Recipe, digest: str) -> Stage:
         inputs={"data": digest},
         parameters={**data_parameters(recipe), "images": recipe.quantize.calibration_images},
         tools=versions(("numpy", "pillow")),
-        packages=("data", *_OWN_CODE),
+        packages=("data", *_DOCTOR_CODE, *_OWN_CODE),
     )
 
 

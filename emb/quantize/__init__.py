@@ -18,9 +18,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from emb.quantize._calibration_findings import CalibrationFinding
     from emb.quantize._layer_errors import LayerError
 
-__all__ = ["SCHEMES", "Method", "keep_float", "layer_errors", "quantize_onnx", "quantize_tflite", "simulate_except"]
+__all__ = [
+    "SCHEMES",
+    "Method",
+    "digest_of_pixels",
+    "examine_activations",
+    "examine_calibration",
+    "keep_float",
+    "layer_errors",
+    "quantize_onnx",
+    "quantize_tflite",
+    "simulate_except",
+]
 
 SCHEMES = Registry("emb.quantize", kind="quantization scheme")
 
@@ -110,3 +122,60 @@ def keep_float(float_path: Path, int8_path: Path, out_path: Path, *, kept: Seque
     from emb.quantize._layer_errors import keep_float as keep
 
     keep(float_path, int8_path, out_path, kept=kept)
+
+
+def examine_calibration(
+    images: NDArray[np.generic],
+    *,
+    labels: NDArray[np.int64] | None,
+    train: NDArray[np.uint8],
+    class_shares: NDArray[np.float64],
+    classes: tuple[str, ...],
+    test_digests: frozenset[bytes] = frozenset(),
+) -> tuple[tuple[CalibrationFinding, ...], NDArray[np.generic] | None]:
+    """What is wrong with calibration images, what is broken first; and the images as pixels 0..255.
+
+    images: (n, height, width, channels), whatever was given.  labels: (n,) their classes, None if nobody knows.
+    train: (m, height, width, channels), some train images, drawn as the calibration images should have been.
+    class_shares: (classes,) of all train images.  test_digests: `digest_of_pixels` of every test image, or none.
+    The images that come back have their channels and numbers put right; None if that cannot be done.
+    Raises DataError for images of another size, and for none.
+    """
+    from emb.quantize._calibration_doctor import examine
+    from emb.quantize._calibration_findings import Evidence
+
+    return examine(
+        Evidence(
+            images=images,
+            labels=labels,
+            train=train,
+            class_shares=class_shares,
+            classes=classes,
+            test_digests=test_digests,
+        )
+    )
+
+
+def examine_activations(
+    float_path: Path,
+    images: NDArray[np.generic],
+    validation: NDArray[np.generic],
+    *,
+    layers: Sequence[str],
+    pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
+) -> tuple[CalibrationFinding, ...]:
+    """What calibration images would miss inside a float .tflite, beside validation images.
+
+    images, validation: (n, height, width, channels) raw pixels, 0..255.
+    layers: of every operation of the file the layer that it belongs to, "" for none.
+    """
+    from emb.quantize._calibration_activations import examine_activations as examine
+
+    return examine(float_path, images, validation, layers=layers, pixels=pixels)
+
+
+def digest_of_pixels(image: NDArray[np.generic]) -> bytes:
+    """Of one image's pixels: equal for equal pixels."""
+    from emb.quantize._calibration_sample import digest_of_pixels as digest
+
+    return digest(image)
