@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Train images that calibration images are compared with.
 TRAIN_IMAGES = 512
+_TRAIN_BYTES = 16 * 2**20
 _AT_ONCE = 256
 
 
@@ -45,7 +46,9 @@ def examine_images(
     balanced: the images were drawn equally from all classes, as the train images are then that they are compared with.
     with_test: look for them in the test split, too, which decodes it all.
     """
-    train = data_sets.sample(dataset.train, count=TRAIN_IMAGES, seed=seed + 1, balanced=balanced)
+    # Fewer of large ones, whose pixels say as much.
+    count = max(64, min(TRAIN_IMAGES, _TRAIN_BYTES // int(np.prod(dataset.shape))))
+    train = data_sets.sample(dataset.train, count=count, seed=seed + 1, balanced=balanced)
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.labels))
     return examine_calibration(
         images,

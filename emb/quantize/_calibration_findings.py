@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +32,7 @@ class CalibrationFinding:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What the checks look at: pixels in 0..255.
 
@@ -47,6 +48,16 @@ class Evidence:
     class_shares: NDArray[np.float64]
     classes: tuple[str, ...]
     test_digests: frozenset[bytes] = frozenset()
+
+    @cached_property
+    def moments(self) -> NDArray[np.float64]:
+        """Mean and standard deviation of every channel of every calibration image: (n, 2, channels)."""
+        return _moments(self.images)
+
+    @cached_property
+    def train_moments(self) -> NDArray[np.float64]:
+        """The same of the train images: (m, 2, channels)."""
+        return _moments(self.train)
 
 
 Check = Callable[[Evidence], Iterator[CalibrationFinding]]
@@ -77,3 +88,12 @@ def differ(ours: NDArray[Any], theirs: NDArray[Any], *, least: float) -> bool:
         for variance, sample in zip(variances, (ours, theirs), strict=True)
     ]
     return gap >= least and gap > STANDARD_ERRORS * sum(squares) ** 0.5
+
+
+def _moments(images: NDArray[Any]) -> NDArray[np.float64]:
+    rows = []
+    for image in images:
+        # One channel behind the other, along which numpy sums fast.
+        values = np.ascontiguousarray(image.reshape(-1, image.shape[-1]).T, dtype=np.float32)
+        rows.append((values.mean(axis=1), values.std(axis=1)))
+    return np.array(rows, np.float64)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emb.quantize._calibration_findings import STANDARD_ERRORS, CalibrationFinding, Evidence, differ, finding
+from emb.quantize._calibration_findings import CalibrationFinding, Evidence, differ, finding
+from emb.quantize._calibration_sample import turned
 
 # Points of the share of pixels at one end of the range.
 LEAST_SATURATION = 0.1
@@ -22,8 +23,6 @@ BAND = (0.05, 99.95)
 LEAST_BORDER = 0.05
 # Of images that are one colour throughout.
 MOST_BLANK = 0.05
-# Of a correlation between channels.
-LEAST_CORRELATION = 0.3
 
 
 def saturation(evidence: Evidence) -> Iterator[CalibrationFinding]:
@@ -43,7 +42,7 @@ def saturation(evidence: Evidence) -> Iterator[CalibrationFinding]:
 
 def narrow_band(evidence: Evidence) -> Iterator[CalibrationFinding]:
     """The images must use as much of 0..255 as the train images do"""
-    ours, theirs = (np.percentile(images, BAND) for images in (evidence.images, evidence.train))
+    ours, theirs = _band(evidence.images), _band(evidence.train)
     if ours[1] - ours[0] < NARROW * (theirs[1] - theirs[0]):
         yield finding(
             narrow_band,
@@ -57,13 +56,12 @@ def narrow_band(evidence: Evidence) -> Iterator[CalibrationFinding]:
 
 def constant_channel(evidence: Evidence) -> Iterator[CalibrationFinding]:
     """Every channel must vary, and the three must differ, where they do so in the train images"""
-    lowest, highest = (extreme(evidence.images, axis=(0, 1, 2)) for extreme in (np.min, np.max))
-    varies = np.ptp(evidence.train, axis=(0, 1, 2)) > 0
-    for channel in np.flatnonzero((lowest == highest) & varies):
+    level = evidence.images[0, 0, 0]
+    for channel in np.flatnonzero(_is_still(evidence.moments) & ~_is_still(evidence.train_moments)):
         yield finding(
             constant_channel,
             "broken",
-            f"channel {channel} is {float(lowest[channel]):g} in every pixel of every calibration image",
+            f"channel {channel} is {float(level[channel]):g} in every pixel of every calibration image",
             cause="a channel that was lost: an alpha channel in its place, a broken sensor, zeros filled in",
             remedy="read the images again in the channels that the model takes: grey or RGB",
         )
@@ -112,44 +110,40 @@ def borders(evidence: Evidence) -> Iterator[CalibrationFinding]:
 def channel_order(evidence: Evidence) -> Iterator[CalibrationFinding]:
     """The channels must stand in the order red, green, blue
 
-    Told by the mean difference of red and blue: it has the other sign in BGR. It can be told only if the train
-    images' own difference is clear, and is said only if the calibration images fit its opposite and not it.
+    It can be told only where the train images have clearly more of red than of blue, or less.
     """
-    if evidence.train.shape[-1] != 3:
+    if turned(evidence) != "bgr":
         return
     ours, theirs = (
-        images[..., 0].astype(np.float64).mean(axis=(1, 2)) - images[..., 2].astype(np.float64).mean(axis=(1, 2))
-        for images in (evidence.images, evidence.train)
+        float((moments[:, 0, 0] - moments[:, 0, 2]).mean()) for moments in (evidence.moments, evidence.train_moments)
     )
-    can_be_told = abs(theirs.mean()) > STANDARD_ERRORS * theirs.std() / len(theirs) ** 0.5
-    if can_be_told and differ(ours, theirs, least=0.0) and not differ(-ours, theirs, least=0.0):
-        yield finding(
-            channel_order,
-            "broken",
-            f"the channels stand in the order blue, green, red: red is on average {ours.mean():+.0f} against blue, "
-            f"in the train images {theirs.mean():+.0f}",
-            cause="OpenCV reads and writes BGR",
-            remedy="turn the channels round: image[..., ::-1], or cv2.cvtColor(image, cv2.COLOR_BGR2RGB)",
-        )
+    yield finding(
+        channel_order,
+        "broken",
+        f"the channels stand in the order blue, green, red: red less blue is {ours:+.0f} on average, in the train "
+        f"images {theirs:+.0f}",
+        cause="OpenCV reads and writes BGR",
+        remedy="turn the channels round: image[..., ::-1], or cv2.cvtColor(image, cv2.COLOR_BGR2RGB)",
+    )
 
 
 def planes(evidence: Evidence) -> Iterator[CalibrationFinding]:
     """The three values of a pixel must stand beside one another, not the channels as planes
 
-    Told by the correlation of the first channel with the last: where planes were only given another shape, it is
-    that of distant pixels, and it becomes the train images' when the planes are put right.
+    Told by how much neighbouring pixels differ: where planes were only given another shape, neighbours are three
+    pixels apart, and once the planes are put right they differ as in the train images.
     """
     if evidence.train.shape[-1] != 3:
         return
     count, height, width, channels = evidence.images.shape
-    right = evidence.images.reshape(count, channels, height, width).transpose(0, 2, 3, 1)
-    ours, mended, theirs = map(_correlation, (evidence.images, right, evidence.train))
-    if theirs - ours > LEAST_CORRELATION and mended - ours > LEAST_CORRELATION and abs(mended - theirs) < 0.15:
+    right = np.moveaxis(evidence.images.reshape(count, channels, height, width), 1, -1)
+    ours, mended, theirs = map(_roughness, (evidence.images, right, evidence.train))
+    if ours.mean() > theirs.mean() and differ(ours, theirs, least=0.0) and not differ(mended, theirs, least=0.0):
         yield finding(
             planes,
             "broken",
-            f"the channels do not belong together: red and blue correlate by {ours:.2f}, in the train images by "
-            f"{theirs:.2f}",
+            f"neighbouring pixels differ by {ours.mean():.1f} on average, in the train images by {theirs.mean():.1f}: "
+            "the channels are planes that were cut into pixels",
             cause="channels first, (3, height, width), that were reshaped to (height, width, 3) instead of transposed",
             remedy="transpose them: np.moveaxis(image, 0, -1)",
         )
@@ -158,6 +152,12 @@ def planes(evidence: Evidence) -> Iterator[CalibrationFinding]:
 def _share(images: NDArray[Any], level: int) -> NDArray[np.float64]:
     shares: NDArray[np.float64] = (images == level).mean(axis=(1, 2, 3))
     return shares
+
+
+def _is_still(moments: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(channels,): whether each has one value in all images."""
+    still: NDArray[np.bool_] = (moments[:, 1] == 0).all(axis=0) & (np.ptp(moments[:, 0], axis=0) == 0)
+    return still
 
 
 def _is_grey(images: NDArray[Any]) -> bool:
@@ -180,7 +180,13 @@ def _border(images: NDArray[Any]) -> NDArray[np.float64]:
     return shares
 
 
-def _correlation(images: NDArray[Any]) -> float:
-    first, last = (images[..., channel].astype(np.float64).ravel() for channel in (0, 2))
-    deviations = first.std() * last.std()
-    return float(((first - first.mean()) * (last - last.mean())).mean() / deviations) if deviations else 0.0
+def _roughness(images: NDArray[Any]) -> NDArray[np.float64]:
+    """Of each image the mean difference of a value and the one to its right."""
+    return np.array([np.abs(np.diff(image.astype(np.float32), axis=1)).mean() for image in images], np.float64)
+
+
+def _band(images: NDArray[Any]) -> tuple[float, float]:
+    """Between which all but a thousandth of the values lie, by at most about a million of them."""
+    values = images.reshape(-1)
+    lowest, highest = np.percentile(values[:: max(1, values.size // 1_000_000) | 1], BAND)
+    return float(lowest), float(highest)

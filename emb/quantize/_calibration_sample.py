@@ -6,8 +6,8 @@ Each check is one function over Evidence, whose docstring's first line is what i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ MOST_LEAKED = 0.05
 
 def digest_of_pixels(image: NDArray[Any]) -> bytes:
     """Of one image's shape and pixels as uint8: equal for equal pixels, whatever file or type they came in."""
-    pixels = np.ascontiguousarray(np.clip(np.rint(image), 0, 255), dtype=np.uint8)
+    rounded = image if image.dtype == np.uint8 else np.clip(np.rint(image), 0, 255)
+    pixels = np.ascontiguousarray(rounded, dtype=np.uint8)
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
 
 
@@ -105,7 +106,7 @@ def distribution(evidence: Evidence) -> Iterator[CalibrationFinding]:
 
     One number an image, compared by Welch's test (`differ`); less than a sixteenth of the range does not matter.
     """
-    if _is_inverted(evidence):
+    if (turned_round := turned(evidence)) == "inverted":
         yield finding(
             distribution,
             "broken",
@@ -114,24 +115,24 @@ def distribution(evidence: Evidence) -> Iterator[CalibrationFinding]:
             cause="dark on bright where the model learned bright on dark",
             remedy="invert them: 255 - pixel",
         )
+    if turned_round:
         return
-    channels = evidence.train.shape[-1]
-    names = ("red", "green", "blue") if channels == 3 else ("grey",)
-    for measure, of in (("mean", np.mean), ("standard deviation", np.std)):
-        for channel, name in enumerate(names):
-            ours = of(evidence.images[..., channel].astype(np.float64), axis=(1, 2))
-            theirs = of(evidence.train[..., channel].astype(np.float64), axis=(1, 2))
-            if not differ(ours, theirs, least=LEAST_LEVELS):
-                continue
-            gap = abs(float(ours.mean() - theirs.mean()))
-            yield finding(
-                distribution,
-                "broken" if gap >= MANY_LEVELS else "remark",
-                f"the {measure} of the {name} channel is {ours.mean():.0f}; the train images have {theirs.mean():.0f}",
-                cause="other light, another camera, another scaling of the pixels, or images of something else",
-                remedy="take images as the model saw them in training and will see them on the board; if these are "
-                "right, the model has to be trained on such images",
-            )
+    ours, theirs = evidence.moments, evidence.train_moments
+    for place, measure in enumerate(("mean", "standard deviation")):
+        pairs = [(ours[:, place, channel], theirs[:, place, channel]) for channel in range(ours.shape[2])]
+        if not any(differ(one, other, least=LEAST_LEVELS) for one, other in pairs):
+            continue
+        gap = max(abs(float(one.mean() - other.mean())) for one, other in pairs)
+        what = "the pixels" if len(pairs) == 1 else "red, green and blue"
+        yield finding(
+            distribution,
+            "broken" if gap >= MANY_LEVELS else "remark",
+            f"the {measure} of {what} is {_levels(one for one, _ in pairs)}; "
+            f"of the train images {_levels(other for _, other in pairs)}",
+            cause="other light, another camera, another scaling of the pixels, or images of something else",
+            remedy="take images as the model saw them in training and will see them on the board; if these are "
+            "right, the model has to be trained on such images",
+        )
 
 
 def leakage(evidence: Evidence) -> Iterator[CalibrationFinding]:
@@ -157,8 +158,24 @@ def leakage(evidence: Evidence) -> Iterator[CalibrationFinding]:
     )
 
 
-def _is_inverted(evidence: Evidence) -> bool:
-    """Whether 255 - pixel has the train images' mean, and pixel has not."""
-    ours = evidence.images.astype(np.float64).mean(axis=(1, 2, 3))
-    theirs = evidence.train.astype(np.float64).mean(axis=(1, 2, 3))
-    return differ(ours, theirs, least=MANY_LEVELS) and not differ(255 - ours, theirs, least=LEAST_LEVELS)
+def turned(evidence: Evidence) -> Literal["", "inverted", "bgr"]:
+    """Whether the images fit the train images only once they are inverted, or have their channels turned round.
+
+    In colour it is told by the mean difference of red and blue, whose sign both change, and then by the mean; in grey
+    by a mean that is far from the train images', and fits them inverted.
+    """
+    ours, theirs = evidence.moments[:, 0], evidence.train_moments[:, 0]
+    mean, wanted = ours.mean(axis=1), theirs.mean(axis=1)
+    fits_inverted = not differ(255 - mean, wanted, least=LEAST_LEVELS)
+    if ours.shape[1] == 1:
+        return "inverted" if differ(mean, wanted, least=MANY_LEVELS) and fits_inverted else ""
+    balance, wanted_balance = ours[:, 0] - ours[:, 2], theirs[:, 0] - theirs[:, 2]
+    flipped = differ(balance, wanted_balance, least=0.0) and not differ(-balance, wanted_balance, least=0.0)
+    # Of a balance that is 0 for all anybody knows, the opposite fits as well.
+    if not flipped or not differ(wanted_balance, np.zeros(len(wanted_balance)), least=0.0):
+        return ""
+    return "inverted" if differ(mean, wanted, least=0.0) and not differ(255 - mean, wanted, least=0.0) else "bgr"
+
+
+def _levels(samples: Iterable[NDArray[Any]]) -> str:
+    return ", ".join(f"{float(sample.mean()):.0f}" for sample in samples)
