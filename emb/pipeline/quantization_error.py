@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from emb import data as data_sets
 from emb.errors import ExportError, ModelError
 from emb.graph import files
+from emb.graph.model import ABSENT, Graph, constants
 from emb.pipeline.engine import keras_on_tensorflow
 from emb.pipeline.model_files import ModelFiles, build_of, names_of_layers, of_build, of_model
 from emb.pipeline.output import directory_for
@@ -76,6 +77,14 @@ class QuantizationError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """Of every operation, whether it is kept out of int8. carried: also those that hand the layer's values on."""
+
+    alone: Sequence[bool]
+    carried: Sequence[bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Judge:
     """Runs files over the same labelled images."""
 
@@ -125,8 +134,15 @@ def quantization_error(
             for error in layer_errors(found.float_path, _int8(found), judge.images, layers=names, pixels=found.pixels)
         ]
         rows.sort(key=_loss, reverse=True)
-        chosen = [row for row in rows if row.channel_sqnr_db is not None][:layers]
-        spared = {row.layer: _spared(row, names, found, judge, Path(folder)) for row in chosen}
+        exact = frozenset(row.layer for row in rows if row.channel_sqnr_db is None)
+        chosen = [row for row in rows if row.layer not in exact][:layers]
+        spared = {}
+        for row in chosen:
+            measured = _Kept(
+                alone=[name == row.layer for name in names],
+                carried=_carried(graph, names, layer=row.layer, exact=exact),
+            )
+            spared[row.layer] = _spared(row, measured, found, judge, Path(folder))
         return QuantizationError(
             source=source,
             data=dataset.name,
@@ -150,15 +166,31 @@ def _finite(value: float) -> float | None:
     return max(value, -999.0)
 
 
-def _spared(row: LayerLoss, names: Sequence[str], found: ModelFiles, judge: _Judge, folder: Path) -> LayerLoss:
-    kept = [name == row.layer for name in names]
+def _carried(graph: Graph, names: Sequence[str], *, layer: str, exact: frozenset[str]) -> list[bool]:
+    """The operations of a layer, and those behind it that only hand its values on (pooling, flattening).
+
+    What they give has the layer's own scale, so that it would be rounded after all.
+    """
+    fixed = constants(graph)
+    spared: set[int] = set()
+    kept = []
+    for operation, name in zip(graph.operations, names, strict=True):
+        read = {index for index in operation.inputs if index != ABSENT} - fixed
+        is_kept = name == layer or (name in exact and bool(read) and read <= spared)
+        kept.append(is_kept)
+        if is_kept:
+            spared.update(operation.outputs)
+    return kept
+
+
+def _spared(row: LayerLoss, kept: _Kept, found: ModelFiles, judge: _Judge, folder: Path) -> LayerLoss:
     path = folder / "kept.tflite"
     island = None
     # A quantizer may not know how to leave one operation among others.
     with suppress(ExportError):
-        keep_float(found.float_path, _int8(found), path, kept=kept)
+        keep_float(found.float_path, _int8(found), path, kept=kept.alone)
         island = judge.accuracy(path)
-    return replace(row, accuracy_spared=_simulated(found, kept, judge, folder), accuracy_kept_float=island)
+    return replace(row, accuracy_spared=_simulated(found, kept.carried, judge, folder), accuracy_kept_float=island)
 
 
 def _simulated(found: ModelFiles, kept: Sequence[bool], judge: _Judge, folder: Path) -> float:
