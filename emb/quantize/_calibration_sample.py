@@ -21,6 +21,8 @@ MOST_REPEATED = 0.05
 # Of 255: what a sixteenth of the range is, and a quarter.
 LEAST_LEVELS = 16.0
 MANY_LEVELS = 64.0
+# Chance of a random draw that is taken for none.
+LEAST_LIKELY = 1e-4
 # Share of calibration images that are test images, from which on the accuracy means nothing.
 MOST_LEAKED = 0.05
 
@@ -78,18 +80,18 @@ def identical(evidence: Evidence) -> Iterator[CalibrationFinding]:
 def class_coverage(evidence: Evidence) -> Iterator[CalibrationFinding]:
     """As many classes must be among the images as a random draw of train images would hold
 
-    The number of classes that n draws hit has the mean sum(1 - (1 - p)^n) and at most the variance
-    sum((1 - p)^n (1 - (1 - p)^n)), as hits of one class make those of another less likely; three standard deviations
-    below the mean is too few.
+    Of n draws, a class of share p is missing with probability (1 - p)^n, and L = sum((1 - p)^n) classes are missing on
+    average. By Chernoff's bound, which holds as the classes hinder each other, m or more are missing with a probability
+    of at most exp(m - L) (L / m)^m.
     """
     if evidence.labels is None:
         return
-    missed = (1 - evidence.class_shares) ** len(evidence.labels)
-    expected, deviation = float((1 - missed).sum()), float((missed * (1 - missed)).sum()) ** 0.5
+    expected = float(((1 - evidence.class_shares) ** len(evidence.labels)).sum())
     there = np.bincount(evidence.labels, minlength=len(evidence.classes)) > 0
-    if int(there.sum()) >= expected - 3 * deviation - 1e-9:
-        return
     absent = [name for name, is_there in zip(evidence.classes, there, strict=True) if not is_there]
+    count = len(absent)
+    if count <= expected or count - expected + count * np.log(max(expected, 1e-300) / count) > np.log(LEAST_LIKELY):
+        return
     named = ", ".join(map(repr, absent[:8])) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
     yield finding(
         class_coverage,
