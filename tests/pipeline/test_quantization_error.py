@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from emb.cli import app
 
-# The converter's complaint about its own way of being called comes through absl, not as a warning.
 SPREAD = 10_000.0
 
 
@@ -110,11 +109,11 @@ def test_a_build_by_its_directory_its_file_or_its_recipe(built: Any, emb: Any) -
     assert [layer["accuracy_spared"] is not None for layer in by_directory["layers"]] == [True] * 2 + [False] * 6
     assert all(layer["cosine"] > 0.99 for layer in by_directory["layers"])
     assert by_directory["int8_accuracy"] == pytest.approx(by_directory["float_accuracy"], abs=0.05)
-    refused = emb.run("inspect", "lenet", "--quantization-error", expect=2)
+    refused = emb.run("inspect", "mlp-shallow", "--quantization-error", expect=2)
     assert refused.stderr == (
-        "error: lenet has not been built\n"
-        "  why: int8 is compared with a trained float model, and there is no builds/lenet-int8\n"
-        "  fix: build it: emb build lenet; or give the directory of a build\n"
+        "error: mlp-shallow has not been built\n"
+        "  why: int8 is compared with a trained float model, and there is no builds/mlp-shallow-int8\n"
+        "  fix: build it: emb build mlp-shallow; or give the directory of a build\n"
     )
 
 

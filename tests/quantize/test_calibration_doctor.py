@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from emb.errors import DataError
 from emb.quantize import digest_of_pixels, examine_calibration
+from emb.quantize._calibration_activations import Seen, dead_channels, exceeded, single_image, unseen_channels
 from emb.quantize._calibration_doctor import CHECKS
 from emb.quantize._calibration_findings import CalibrationFinding, differ
 
@@ -204,6 +205,44 @@ def test_a_difference_must_be_large_and_no_chance() -> None:
     assert differ(one, other + 1, least=0.5)
     assert not differ(one, other + 1, least=2.0)
     assert not differ(one[:1], other[:1] + 9, least=0.0)
+
+
+def seen(
+    highest: NDArray[Any], *, constant: NDArray[np.bool_] | None = None, outside: float = 0.0, layer: str = "conv"
+) -> Seen:
+    still = np.zeros(10, np.bool_) if constant is None else constant
+    return Seen(layer=layer, lowest=np.zeros(len(highest)), highest=highest, constant=still, outside=outside)
+
+
+def test_one_image_that_decides_a_range() -> None:
+    usual = np.random.default_rng(0).uniform(0.8, 1.0, 100)
+    assert list(single_image({"a": seen(usual)})) == []
+    usual[17] = 2.5
+    (finding,) = single_image({"a": seen(usual), "b": seen(usual, layer="dense")})
+    assert finding.what == "calibration image 17 alone more than doubles the range of conv, dense"
+
+
+def test_values_that_leave_the_range() -> None:
+    values = np.ones(5)
+    assert list(exceeded({"a": seen(values, outside=5e-4)}, images=9)) == []
+    (finding,) = exceeded({"a": seen(values, outside=0.002), "b": seen(values, layer="dense", outside=0.01)}, images=9)
+    assert finding.severity == "remark"
+    assert finding.what == (
+        "on 9 validation images, values leave the range of 2 of 2 tensors: dense (1 %), conv (0.2 %)"
+    )
+    (worse,) = exceeded({"a": seen(values, outside=0.2)}, images=9)
+    assert worse.severity == "broken"
+
+
+def test_channels_that_stay_still() -> None:
+    still, moving = np.arange(10) < 6, np.zeros(10, np.bool_)
+    quiet, loud = seen(np.ones(5), constant=still), seen(np.ones(5), constant=moving)
+    (unseen,) = unseen_channels({"a": quiet}, {"a": loud})
+    assert unseen.what.endswith("stay still for all calibration images: conv (6 of 10)")
+    (dead,) = dead_channels({"a": quiet}, {"a": quiet})
+    assert dead.what == "channels have the same value for every image: conv (6 of 10)"
+    assert list(unseen_channels({"a": quiet}, {"a": quiet})) == []
+    assert list(dead_channels({"a": quiet}, {"a": loud})) == []
 
 
 def test_the_name_of_each_check_is_a_sentence() -> None:
