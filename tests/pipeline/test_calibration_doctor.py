@@ -60,10 +60,8 @@ def test_digits_are_healthy() -> None:
     "name",
     [
         "digits",
-        pytest.param("mnist", marks=[pytest.mark.mnist, pytest.mark.skipif(FOLDER is None, reason="no EMB_DATA_DIR")]),
-        pytest.param(
-            "cifar10", marks=[pytest.mark.mnist, pytest.mark.skipif(FOLDER is None, reason="no EMB_DATA_DIR")]
-        ),
+        pytest.param("mnist", marks=REAL),
+        pytest.param("cifar10", marks=REAL),
     ],
 )
 def test_what_a_build_draws_is_healthy(name: str, seed: int) -> None:
