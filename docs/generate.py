@@ -22,6 +22,7 @@ COMMANDS = (
     "targets",
     "zoo",
     "doctor",
+    "doctor calibration",
     "version",
 )
 PAGE = Path(__file__).parent / "reference" / "cli.md"

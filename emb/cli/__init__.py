@@ -60,7 +60,7 @@ app.add_typer(data.app, name="data")
 app.command("recipes")(recipes.recipes)
 app.command("targets")(targets.targets)
 app.command("zoo")(zoo.zoo)
-app.command("doctor")(doctor.doctor)
+app.add_typer(doctor.app, name="doctor")
 app.command("version")(version.version)
 
 

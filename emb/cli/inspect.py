@@ -10,7 +10,6 @@ import typer
 from emb.cli.options import Classes, Data, DataDirectory, Json, TrustModel, complete_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from fractions import Fraction
 
     from rich.table import Table
@@ -56,33 +55,62 @@ def inspect(
     rates: Annotated[
         str, typer.Option(metavar="RATE,...", help="The shares of the channels that --sensitivity leaves out.")
     ] = _RATES,
+    quantization_error: Annotated[
+        bool,
+        typer.Option(
+            "--quantization-error",
+            help="Show where int8 loses accuracy, layer by layer, worst first. Takes a build, its recipe, or a model "
+            "of your own with --data.",
+        ),
+    ] = False,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all", help="Of --quantization-error: how many of the worst are left out of int8 in turn; else 8."
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of --quantization-error: validation images to compare on; else 256."),
+    ] = None,
     data: Data = None,
     classes: Classes = None,
     data_dir: DataDirectory = None,
     trust_model: TrustModel = False,
     as_json: Json = False,
 ) -> None:
-    """Show what each operation of a model costs, how far it sees, or what it has learned.
+    """Show what each operation costs, how far it sees, what pruning or int8 costs a model, or what it has learned.
 
     Shapes, parameters, MACs, receptive field and bytes of activations, and the totals.
     """
+    from emb.cli import quantization_error as error
+    from emb.cli.inspect_options import refuse_what_does_nothing
     from emb.cli.output import print_json, stdout
     from emb.pipeline.inspect import document
     from emb.pipeline.inspect import inspect as inspect_model
 
-    _refuse_what_does_nothing(
-        filters=filters, image=feature_maps, output=output, receptive_field=receptive_field, classes=classes
-    )
-    _refuse_what_has_no_sensitivity(
-        sensitivity=sensitivity,
-        others={
+    refuse_what_does_nothing(
+        views={
             "--filters": filters is not None,
             "--feature-maps": feature_maps is not None,
             "--receptive-field": receptive_field,
-            "--classes": classes is not None,
+            "--sensitivity": sensitivity,
+            "--quantization-error": quantization_error,
         },
-        its_own={"--rates": rates != _RATES, "--data": data is not None},
+        options={
+            "--output": output is not None,
+            "--classes": classes is not None,
+            "--data": data is not None,
+            "--rates": rates != _RATES,
+            "--images": images is not None,
+            "--layers": layers is not None,
+        },
     )
+    if quantization_error:
+        error.show(
+            model, data=data, data_dir=data_dir, images=images, layers=layers, trust_model=trust_model, as_json=as_json
+        )
+        return
     if sensitivity:
         _sensitivity(model, rates=rates, data=data, data_dir=data_dir, trust_model=trust_model, as_json=as_json)
         return
@@ -97,47 +125,6 @@ def inspect(
     console.print(_fields(inspection) if receptive_field else _table(inspection))
     for line in _totals(inspection):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _refuse_what_does_nothing(
-    *, filters: Path | None, image: Path | None, output: Path | None, receptive_field: bool, classes: int | None
-) -> None:
-    """Options that would be passed over in silence."""
-    from emb.errors import SpecError
-
-    if output is not None and image is None:
-        raise SpecError(
-            "--output has nothing to write",
-            why="it is where --feature-maps writes its pictures; --filters names its own file",
-            fix="add --feature-maps IMAGE, or leave --output out",
-        )
-    picture = "--filters" if filters is not None else "--feature-maps" if image is not None else ""
-    for option, given in (("--receptive-field", receptive_field), ("--classes", classes is not None)):
-        if picture and given:
-            raise SpecError(
-                f"{picture} and {option} cannot go together",
-                why="one draws what a trained model holds, the other is about a table of its layers",
-                fix="call emb inspect once with each",
-            )
-
-
-def _refuse_what_has_no_sensitivity(
-    *, sensitivity: bool, others: Mapping[str, bool], its_own: Mapping[str, bool]
-) -> None:
-    """Options that would be passed over in silence, with --sensitivity or without it."""
-    from emb.errors import SpecError
-
-    for option, given in (others if sensitivity else its_own).items():
-        if given and sensitivity:
-            raise SpecError(
-                f"--sensitivity and {option} cannot go together",
-                why="it shows a table of its own, of a trained model",
-                fix="call emb inspect once with each",
-            )
-        if given:
-            raise SpecError(
-                f"{option} has nothing to do", why="it is for --sensitivity", fix="add --sensitivity, or leave it out"
-            )
 
 
 def _sensitivity(

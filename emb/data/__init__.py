@@ -11,14 +11,14 @@ and, where the files may be downloaded, a constant DOWNLOAD (emb.data._fetch.Dow
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emb.data._locate import Located
 from emb.errors import DataError
 from emb.registry import Registry
-from emb.spec.dataset import DataRequest, Dataset
+from emb.spec.dataset import DataRequest, Dataset, Split
 from emb.store import cache_directory
 
 if TYPE_CHECKING:
@@ -31,13 +31,16 @@ __all__ = [
     "DATA",
     "Located",
     "calibration_images",
+    "calibration_split",
     "digest",
     "downloadable",
     "fetch",
     "fetch_file",
     "load",
     "locate",
+    "own_images",
     "read_image",
+    "sample",
     "search_directories",
     "user_directory",
 ]
@@ -104,22 +107,59 @@ def load(name: str, request: DataRequest) -> Dataset:
     return assemble(name, DATA.get(name).read(located, request), request=request, digest=digest_of(located))
 
 
-def calibration_images(dataset: Dataset, *, count: int, seed: int) -> NDArray[np.uint8]:
+def calibration_split(dataset: Dataset, *, count: int, seed: int) -> Split:
     """`count` different train images, equally many of each class as far as the classes' sizes allow.
 
-    Returns (count, height, width, channels) uint8 in random order. Raises DataError if train holds fewer images.
+    images: (count, height, width, channels) uint8, in random order. Raises DataError if train holds fewer images.
     """
-    from emb.data._splits import balanced
-
     if not 1 <= count <= len(dataset.train):
         raise DataError(
             f"{count:,} calibration images were asked for; the train split of {dataset.name} holds "
             f"{len(dataset.train):,}",
             fix=f"ask for 1 to {len(dataset.train):,} (--calibration)",
         )
-    chosen = balanced(dataset.train.labels, count=count, seed=seed)
-    images: NDArray[np.uint8] = dataset.train.images[chosen]
+    return _balanced(dataset.train, count=count, seed=seed)
+
+
+def calibration_images(dataset: Dataset, *, count: int, seed: int) -> NDArray[np.uint8]:
+    """The images of `calibration_split` alone."""
+    images: NDArray[np.uint8] = calibration_split(dataset, count=count, seed=seed).images[:]
     return images
+
+
+def sample(split: Split, *, count: int, seed: int, balanced: bool) -> Split:
+    """`count` images of a split in random order, all of them if there are fewer.
+
+    balanced: equally many of each class where possible, else in the classes' own shares.
+    """
+    import numpy as np
+
+    count = min(count, len(split))
+    if balanced:
+        return _balanced(split, count=count, seed=seed)
+    return _chosen(split, np.random.default_rng(seed).permutation(len(split))[:count])
+
+
+def _balanced(split: Split, *, count: int, seed: int) -> Split:
+    from emb.data._splits import balanced
+
+    return _chosen(split, balanced(split.labels, count=count, seed=seed))
+
+
+def _chosen(split: Split, numbers: NDArray[np.int64]) -> Split:
+    return Split(images=split.images[numbers], labels=split.labels[numbers])
+
+
+def own_images(
+    path: Path, *, shape: tuple[int, int, int], labels: Sequence[str]
+) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """Images of a folder or of a .npy or .npz file and, if they are known, their classes; see emb.data._own_images.
+
+    Raises DataError, naming the file, if they cannot be read.
+    """
+    from emb.data._own_images import read_own_images
+
+    return read_own_images(path, shape=shape, labels=labels)
 
 
 def read_image(path: Path, *, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

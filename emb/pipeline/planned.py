@@ -34,6 +34,11 @@ _OWN_CODE = (
 # What trains a model on, or repairs it, on its way to int8.
 _QUANTIZED_CODE = ("train", "data", "layers", "graph", "export", "quantize", *_OWN_CODE)
 
+_DOCTOR_CODE = (
+    "pipeline/calibration.py",
+    *(f"quantize/_calibration_{part}.py" for part in ("doctor", "findings", "pixels", "sample")),
+)
+
 
 def data_stage(recipe: Recipe, digest: str) -> Stage:
     """What the data set holds, and the golden images."""
@@ -57,7 +62,7 @@ def calibration_stage(recipe: Recipe, digest: str) -> Stage:
         inputs={"data": digest},
         parameters={**data_parameters(recipe), "images": recipe.quantize.calibration_images},
         tools=versions(("numpy", "pillow")),
-        packages=("data", *_OWN_CODE),
+        packages=("data", *_DOCTOR_CODE, *_OWN_CODE),
     )
 
 

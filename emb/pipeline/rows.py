@@ -64,7 +64,7 @@ def assemble(
         errors=tuple(errors),
         reference_accuracy=reference["correct"] / reference["total"],
         machine=describe_machine().title,
-        notes=(*data["notes"], *_notes_of_model(done)),
+        notes=(*data["notes"], *_notes_of("calibration", done), *_notes_of("model", done)),
         formats=_formats(planned, done, failures),
         target=target_report(planned, done),
         pruning=_pruning(done),
@@ -105,8 +105,10 @@ def _has_scores(way: PlannedRow, done: Done) -> bool:
     return way.verify in done and "scores.npy" in done[way.verify].files
 
 
-def _notes_of_model(done: Done) -> tuple[str, ...]:
-    return tuple(read_json(done["model"].path("notes.json"))) if "notes.json" in done["model"].files else ()
+def _notes_of(stage: str, done: Done) -> tuple[str, ...]:
+    if stage not in done or "notes.json" not in done[stage].files:
+        return ()
+    return tuple(read_json(done[stage].path("notes.json")))
 
 
 def _pruning(done: Done) -> Pruning | None:

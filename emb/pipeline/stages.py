@@ -48,12 +48,18 @@ def data(work: Work) -> None:
 
 
 def calibration(work: Work) -> None:
-    """calibration.npy: train images, equally many of each class, uint8."""
-    from emb.data import calibration_images
+    """calibration.npy: train images, equally many of each class, uint8.  notes.json: what is odd about them.
+
+    Raises DataError for images that would spoil every integer range.
+    """
+    from emb.pipeline.calibration import drawn, notes_of, refuse_broken
 
     recipe = work.context.recipe
     count, seed = recipe.quantize.calibration_images, recipe.train.seed
-    np.save(work.folder / "calibration.npy", calibration_images(work.context.dataset, count=count, seed=seed))
+    chosen, findings = drawn(work.context.dataset, count=count, seed=seed)
+    refuse_broken(findings)
+    np.save(work.folder / "calibration.npy", chosen.images[:])
+    write_json(work.folder / "notes.json", notes_of(findings))
 
 
 def export_float(work: Work, *, file_format: str, model: str, source: str = "model") -> None:

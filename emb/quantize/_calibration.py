@@ -26,7 +26,7 @@ def checked_images(
         )
     if images.shape[1:] != shape:
         raise DataError(
-            f"the calibration images are {_by(images.shape[1:])}, the model takes {_by(shape)}",
+            f"the calibration images are {by(images.shape[1:])}, the model takes {by(shape)}",
             fix="give images of the model's height, width and channels",
         )
     real = images.astype(np.float32) * np.float32(pixels.scale) + np.float32(pixels.offset)
@@ -39,5 +39,6 @@ def checked_images(
     return real
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def by(shape: tuple[int, ...]) -> str:
+    """28x28x1"""
     return "x".join(str(size) for size in shape)

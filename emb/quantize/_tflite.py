@@ -5,8 +5,9 @@ Knows no Keras model and no runtime but the interpreter that calibration runs on
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from emb.quantize._ranges import Activations, Range, calibrate, input_code, inpu
 from emb.quantize._tflite_activations import activations
 from emb.quantize._tflite_float16 import weights_to_float16
 from emb.quantize._tflite_islands import close_islands
+from emb.quantize._tflite_parts import drop_unused_buffers
 from emb.quantize._tflite_uint8 import uint8_border
 from emb.spec.contract import Pixels
 from emb.spec.scheme import Scheme
@@ -97,6 +99,28 @@ def _static(
     return quantized
 
 
+def int8_except(float_path: Path, ranges: Mapping[str, Range], *, kept: Collection[str]) -> bytes:
+    """The content of a static int8 .tflite in which some operations compute in float32.
+
+    ranges: of every float tensor, by name.  kept: names of the first outputs of the operations that stay float.
+    """
+    model = fb.load(float_path)
+    subgraph = model.subgraphs[0]
+    ranks = {fb.tensor_name(tensor): max(1, len(tensor.shape)) for tensor in subgraph.tensors}
+    statistics = {name: _statistics(found, rank=ranks[name]) for name, found in ranges.items()}
+    recipe = _recipe("static_wi8_ai8")
+    for operator in subgraph.operators:
+        names = [fb.tensor_name(subgraph.tensors[index]) for index in operator.outputs]
+        if names[0] in kept:
+            # ai-edge-quantizer knows an operation by the names of its outputs, each with a semicolon behind it.
+            scope = re.escape("".join(f"{name};" for name in names))
+            recipe.append({"regex": f"^{scope}$", "operation": "*", "algorithm_key": "no_quantize"})
+    quantized = _by_recipe(float_path.read_bytes(), recipe, statistics)
+    close_islands(quantized, kept=kept)
+    _finish(quantized)
+    return fb.pack(quantized)
+
+
 def _statistics(tensor_range: Range, *, rank: int) -> dict[str, NDArray[np.float32]]:
     """ai-edge-quantizer wants minimum and maximum of the tensor's rank; in 32 bits its scales are the converter's."""
     shape = (1,) * rank
@@ -164,23 +188,13 @@ def _finish(model: Any) -> None:
     model.metadata = None
     model.metadataBuffer = None
     model.description = b"emb"
-    _drop_unused_buffers(model)
+    drop_unused_buffers(model)
     subgraph = model.subgraphs[0]
     for index in subgraph.outputs:
         tensor = subgraph.tensors[index]
         # TensorFlow calls every function's output so.
         if fb.tensor_name(tensor) == "Identity":
             tensor.name = b"scores"
-
-
-def _drop_unused_buffers(model: Any) -> None:
-    # Buffer 0 is empty by the schema's convention.
-    used = [0, *sorted({tensor.buffer for graph in model.subgraphs for tensor in graph.tensors} - {0})]
-    model.buffers = [model.buffers[index] for index in used]
-    position = {index: place for place, index in enumerate(used)}
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            tensor.buffer = position[tensor.buffer]
 
 
 def _check_integer_only(model: Any, scheme: Scheme) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from emb.quantize._ranges import Activations
 
 
-def activations(path: Path, images: NDArray[np.float32], names: frozenset[str]) -> Iterator[Activations]:
-    """One {tensor name: values} per image, for the float tensors in `names`.
+def activations(path: Path, images: NDArray[Any], names: frozenset[str]) -> Iterator[Activations]:
+    """One {tensor name: values} per image, for the tensors in `names`, in the types that they have in the file.
 
-    images: (n, height, width, channels) real values of the model's input.
+    images: (n, height, width, channels) values of the model's input, in its type.
     Runs the plain kernels on one thread: a delegate computes in tensors of its own, and threads may sum in any order.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType

@@ -6,11 +6,13 @@ needs, both can go. An operation without an integer kernel stays, and is reporte
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from emb.graph import flatbuffer as fb
+from emb.quantize._tflite_parts import drop_unused_tensors
 
 # The kernel takes any scale in and any scale out.
 _RESCALING = ("LEAKY_RELU", "ELU", "RELU6", "RELU_N1_TO_1")
@@ -18,12 +20,12 @@ _RESCALING = ("LEAKY_RELU", "ELU", "RELU6", "RELU_N1_TO_1")
 _SELECTING = ("REDUCE_MAX", "SQUEEZE", "EXPAND_DIMS", "DEPTH_TO_SPACE")
 
 
-def close_islands(model: Any) -> None:
-    """Edit a schema ModelT in place."""
+def close_islands(model: Any, *, kept: Collection[str] = ()) -> None:
+    """Edit a schema ModelT in place. kept: names of tensors whose operations stay float."""
     subgraph = model.subgraphs[0]
     for operator in list(subgraph.operators):
         operation = fb.operation_name(model, operator)
-        if operation not in (*_RESCALING, *_SELECTING):
+        if operation not in (*_RESCALING, *_SELECTING) or fb.tensor_name(_output(subgraph, operator)) in kept:
             continue
         widen = _writer(model, subgraph, operator.inputs[0], "DEQUANTIZE")
         narrow = _only_reader(model, subgraph, operator.outputs[0], "QUANTIZE")
@@ -37,7 +39,11 @@ def close_islands(model: Any) -> None:
             _take_over_code(subgraph, source=widen.inputs[0], target=operator.outputs[0])
         if not any(widen.outputs[0] in list(other.inputs) for other in subgraph.operators):
             subgraph.operators.remove(widen)
-    _drop_unused_tensors(subgraph)
+    drop_unused_tensors(subgraph)
+
+
+def _output(subgraph: Any, operator: Any) -> Any:
+    return subgraph.tensors[operator.outputs[0]]
 
 
 def _writer(model: Any, subgraph: Any, index: int, operation: str) -> Any:
@@ -53,13 +59,3 @@ def _only_reader(model: Any, subgraph: Any, index: int, operation: str) -> Any:
 def _take_over_code(subgraph: Any, *, source: int, target: int) -> None:
     subgraph.tensors[target].type = subgraph.tensors[source].type
     subgraph.tensors[target].quantization = subgraph.tensors[source].quantization
-
-
-def _drop_unused_tensors(subgraph: Any) -> None:
-    used = {int(index) for operator in subgraph.operators for index in (*operator.inputs, *operator.outputs)}
-    kept = sorted((used | {int(index) for index in (*subgraph.inputs, *subgraph.outputs)}) - {-1})
-    place = {index: number for number, index in enumerate(kept)} | {-1: -1}
-    subgraph.tensors = [subgraph.tensors[index] for index in kept]
-    for owner in (*subgraph.operators, subgraph):
-        owner.inputs = np.array([place[int(index)] for index in owner.inputs], np.int32)
-        owner.outputs = np.array([place[int(index)] for index in owner.outputs], np.int32)

@@ -199,14 +199,12 @@ def test_an_existing_picture_is_replaced(trained: Path, tmp_path: Path) -> None:
         ),
         (
             ("{trained}/small.tflite", "--filters", "{tmp}/x.png", "--output", "{tmp}"),
-            "error: --output has nothing to write\n"
-            "  why: it is where --feature-maps writes its pictures; --filters names its own file\n"
-            "  fix: add --feature-maps IMAGE, or leave --output out\n",
+            "error: --output has nothing to do\n  why: it is for --feature-maps\n  fix: leave --output out\n",
         ),
         (
             ("{trained}/small.tflite", "--filters", "{tmp}/x.png", "--receptive-field"),
             "error: --filters and --receptive-field cannot go together\n"
-            "  why: one draws what a trained model holds, the other is about a table of its layers\n"
+            "  why: each shows something else of a model\n"
             "  fix: call emb inspect once with each\n",
         ),
         (

@@ -144,21 +144,21 @@ def test_rates_that_say_nothing(rates: str) -> None:
     [
         (
             ("--sensitivity", "--receptive-field"),
-            "error: --sensitivity and --receptive-field cannot go together\n"
-            "  why: it shows a table of its own, of a trained model\n"
+            "error: --receptive-field and --sensitivity cannot go together\n"
+            "  why: each shows something else of a model\n"
             "  fix: call emb inspect once with each\n",
         ),
         (
             ("--rates", "0.5"),
             "error: --rates has nothing to do\n"
             "  why: it is for --sensitivity\n"
-            "  fix: add --sensitivity, or leave it out\n",
+            "  fix: add --sensitivity, or leave --rates out\n",
         ),
         (
             ("--data", "digits"),
             "error: --data has nothing to do\n"
-            "  why: it is for --sensitivity\n"
-            "  fix: add --sensitivity, or leave it out\n",
+            "  why: it is for --sensitivity and --quantization-error\n"
+            "  fix: add --sensitivity or --quantization-error, or leave --data out\n",
         ),
     ],
 )
