@@ -63,8 +63,12 @@ def _in_layer(layer: keras.Layer, graph: ChannelGraph, criterion: Criterion) -> 
     name, axis = holds.filters
     channels = holds.weights[name][axis]
     assert channels is not None  # the axis of the filters has channels
-    filters = np.moveaxis(numbers(variables[name]).astype(np.float64), axis, 0).reshape(len(channels), -1)
-    sizes = np.abs(filters).sum(1) if criterion == "l1" else np.sqrt((filters**2).sum(1))
+    kernel = numbers(variables[name])
+    others = tuple(place for place in range(kernel.ndim) if place != axis)
+    if criterion == "l1":
+        sizes = np.abs(kernel).sum(others, dtype=np.float64)
+    else:
+        sizes = np.sqrt(np.square(kernel).sum(others, dtype=np.float64))
     yield channels, sizes / (sizes.mean() or 1.0)
 
 

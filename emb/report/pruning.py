@@ -43,7 +43,7 @@ def layer_table(pruning: Pruning) -> list[str]:
 def _what(pruning: Pruning) -> str:
     asked = f"pruned by {pruning.method} to {pruning.goal}"
     if pruning.criterion:
-        asked += f" ({pruning.criterion}, {pruning.scope}, {_steps(pruning.steps)})"
+        asked += f" ({pruning.criterion}, {pruning.scope}, {_count(pruning.steps, 'step')})"
     if pruning.method == "magnitude":
         before = sum(layer.before for layer in pruning.layers)
         after = sum(layer.after for layer in pruning.layers)
@@ -57,15 +57,15 @@ def _what(pruning: Pruning) -> str:
     )
 
 
-def _steps(count: int) -> str:
-    return "one step" if count == 1 else f"{count} steps"
+def _count(number: int, noun: str) -> str:
+    return f"one {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _accuracies(pruning: Pruning) -> str:
     tuned = ""
     if pruning.epochs:
         teacher = ", the unpruned model as teacher" if pruning.distilled else ""
-        tuned = f", {100 * pruning.tuned_accuracy:.2f} % after {pruning.epochs} epochs more{teacher}"
+        tuned = f", {100 * pruning.tuned_accuracy:.2f} % after {_count(pruning.epochs, 'epoch')} more{teacher}"
     return (
         f"on validation images: {100 * pruning.unpruned_accuracy:.2f} % unpruned, "
         f"{100 * pruning.pruned_accuracy:.2f} % when just pruned{tuned}"

@@ -336,9 +336,16 @@ def _goal_checks(prune: PruneSpec) -> list[tuple[bool, str]]:
     if prune.method == pruning.NONE:
         given = [one.name for one in fields(prune) if getattr(prune, one.name) != one.default]
         return [(False, f"{name} needs a method, e.g. channels") for name in given]
-    if prune.method in pruning.METHODS:
-        try:
-            _ = prune.target
-        except ValueError as fault:
-            return [(False, str(fault))]
-    return []
+    if prune.method not in pruning.METHODS:
+        return []
+    checks = []
+    if prune.method != "channels":
+        checks = [
+            (prune.steps == 1, f"steps are of channels alone; {prune.method} has no steps"),
+            (prune.criterion == "taylor", f"criterion is of channels alone; {prune.method} looks at the weights"),
+        ]
+    try:
+        _ = prune.target
+    except ValueError as fault:
+        checks.append((False, str(fault)))
+    return checks

@@ -222,6 +222,11 @@ def test_channels_of_groups_go_in_pairs(made):
     assert b.channels == ((0, 3), (1, 4), (2, 5))
 
 
+def test_channels_of_equal_parts_go_in_pairs(made):
+    (a, *_) = trace(made(_split)).groups
+    assert a.channels == ((0, 4), (1, 5), (2, 6), (3, 7))
+
+
 def test_a_wider_sum_is_decided_where_its_channels_are_made(made):
     (a, b) = trace(made(_padded_shortcut)).groups
     assert a.channels == ((0,), (1,), (2,), (3,))

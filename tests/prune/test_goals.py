@@ -115,6 +115,15 @@ def test_all_faults_at_once():
         assert fault in str(caught.value)
 
 
+def test_what_is_of_channels_alone():
+    with pytest.raises(SpecError) as caught:
+        resolve("lenet", overrides={"prune": "cluster:16", "prune.steps": 3, "prune.criterion": "l1"})
+    assert caught.value.why == (
+        "prune.steps: are of channels alone; cluster has no steps\n"
+        "       prune.criterion: is of channels alone; cluster looks at the weights"
+    )
+
+
 def test_an_unknown_criterion():
     with pytest.raises(SpecError) as caught:
         resolve("lenet", overrides={"prune": "channels:0.5", "prune.criterion": "tailor"})
