@@ -80,7 +80,9 @@ class Deployment:
 def refusal(scheme: Scheme, file_format: str, target: Target) -> str:
     """Why the target runs no file of this scheme and format, or ""."""
     accelerator = target.accelerator.kind
-    if accelerator == "edge-tpu" and (file_format != "tflite" or (scheme.weights, scheme.activations) != ("int8", "int8")):
+    if accelerator == "edge-tpu" and (
+        file_format != "tflite" or (scheme.weights, scheme.activations) != ("int8", "int8")
+    ):
         return "the Edge TPU takes int8 .tflite alone"
     if accelerator == "ethos-u" and (file_format != "tflite" or not scheme.integer_only):
         return "the Ethos-U takes .tflite of integers alone"

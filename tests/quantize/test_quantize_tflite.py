@@ -25,6 +25,8 @@ INTEGER = tuple(name for name in SCHEMES.names() if SCHEMES.get(name).SCHEME.int
 # Largest difference of a probability, over random networks on the images that they were calibrated with; logits are
 # about 5 wide.
 CLOSE = {"float32": 1e-4, "float16": 2e-3, "dynamic": 0.02, "int8": 0.04, "int8-uint8": 0.04, "int16x8": 0.02}
+# Of weights that were not trained for them.
+CLOSE |= {"int8-qat": CLOSE["int8"], "int4w": 0.6}
 
 
 @pytest.fixture(scope="module")
