@@ -199,8 +199,8 @@ class QuantizeSpec:
 class QatSpec:
     """Quantization-aware training, which the scheme int8-qat and the last remedy of a repair use.
 
-    Adam at learning_rate, falling to 0 as a cosine; batches and seed are those of [train], the images are not augmented.
-    The epoch with the best validation accuracy is kept, if it is better than none.
+    Adam at learning_rate, falling to 0 as a cosine; batches and seed are those of [train], without augmentation. The
+    epoch with the best validation accuracy is kept, if it is better than none.
     """
 
     epochs: int = 5

@@ -1,8 +1,8 @@
 """A plain Keras model that computes in floats what its int8 file computes in integers. Writes no file.
 
-Its tensors are the reference kernels' own integers but for an average pool's halves, which kernels round differently.
-What it leaves out: the rounding of biases (32 bits) and of a final softmax, and what lies inside of other layers than
-those that emb's networks are made of, such as LRN: of these the output alone is rounded.
+Its tensors are the reference kernels' integers but for a step now and then: it sums in floats, and kernels round an
+average pool's halves differently. It leaves out the rounding of biases (32 bits) and of a final softmax, and what lies
+inside of layers that are not a convolution, dense or normalization, such as LRN: of these the output alone is rounded.
 """
 
 from __future__ import annotations
