@@ -176,7 +176,9 @@ def _simulating(layer: Any, *, bits: int) -> Any:
     }
     config = layer.get_config()
     if has_kernel(layer):
-        return twins[kind(layer)].from_config(config | {"bits": bits})
+        # Of fewer bits there is no depthwise kernel.
+        least = 8 if kind(layer) == "DepthwiseConv2D" else bits
+        return twins[kind(layer)].from_config(config | {"bits": max(bits, least)})
     if kind(layer) == "BatchNormalization":
         return own.QuantizedBatchNormalization.from_config(config)
     return type(layer).from_config(config)
