@@ -60,6 +60,7 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/vanishing_gradients.py
 	$(BIN)/python benchmarks/full_size.py
 	$(BIN)/python benchmarks/activation_memory.py
+	$(BIN)/python benchmarks/hard_model.py --data mnist --epochs 3
 
 # uv writes one lock for all Python versions; it is fetched for this target alone.
 lock:

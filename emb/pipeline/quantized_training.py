@@ -6,7 +6,6 @@ Decides neither order nor names. Trains on TensorFlow, whatever trained the mode
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,7 @@ def train_quantized(work: Work, *, source: str, model: str, bits: int) -> None:
 def trained_on(candidate: Candidate, work: Work, *, bits: int, directory: Path) -> tuple[Candidate, float, float]:
     """(the candidate trained on with its ranges as they are, simulated validation accuracy before, after), in [0, 1].
 
-    The candidate itself where no epoch was as good as none. bits: of the weights.  directory: for checkpoints.
+    The candidate itself where no epoch was better than none. bits: of the weights.  directory: for checkpoints.
     """
     from emb.quantize.remedies.simulation import give_back, simulated
     from emb.quantize.remedies.walk import copied
@@ -63,7 +62,7 @@ def trained_on(candidate: Candidate, work: Work, *, bits: int, directory: Path) 
         pixels=pixels,
     )
     after = trained.history.epochs[trained.history.kept_epoch - 1].validation_accuracy
-    if after < before:
+    if after <= before:
         return candidate, before, before
     model = copied(candidate.model)
     give_back(twin, model)
@@ -71,7 +70,11 @@ def trained_on(candidate: Candidate, work: Work, *, bits: int, directory: Path) 
 
 
 def spec_of(recipe: Recipe) -> TrainSpec:
-    """How the recipe's model is trained on: gently, from where the training ended, keeping the best epoch."""
+    """How the recipe's model is trained on: gently, from where the training ended, keeping the best epoch.
+
+    Without augmentation: in a few epochs the weights settle on their grids, on images as they are; what random changes
+    of the images teach, the training before has learned.
+    """
     epochs = recipe.qat.epochs
     return TrainSpec(
         optimizer="adam",
@@ -82,7 +85,6 @@ def spec_of(recipe: Recipe) -> TrainSpec:
         batch_size=recipe.train.batch_size,
         label_smoothing=recipe.train.label_smoothing,
         seed=recipe.train.seed,
-        augment=replace(recipe.train.augment, mixup_alpha=0.0, cutout_pixels=0),
     )
 
 

@@ -91,9 +91,8 @@ def _static(
     ranges[input_name] = code.range(lowest=bounds[0], highest=bounds[1])
     statistics = {name: _statistics(ranges[name], rank=rank) for name, rank in ranks.items() if name in ranges}
     recipe = _recipe("static_wi8_ai16" if is_16 else "static_wi8_ai8")
-    for entry in recipe:
-        # There is no ready recipe for fewer bits beside integer activations; the kernels are LiteRT's.
-        entry["op_config"]["weight_tensor_config"]["num_bits"] = scheme.weight_bits
+    if scheme.weight_bits == 4:
+        recipe = _with_4_bits(recipe)
     quantized = _by_recipe(path.read_bytes(), recipe, statistics)
     close_islands(quantized)
     return quantized
@@ -134,6 +133,17 @@ def _recipe(name: str) -> Any:
     from ai_edge_quantizer import recipe
 
     return getattr(recipe, name)()
+
+
+def _with_4_bits(recipe: Any) -> Any:
+    """Weights of 4 bits beside integer activations, for which there is no ready recipe; the kernels are LiteRT's.
+
+    A depthwise convolution has no such kernel and keeps 8.
+    """
+    (entry,) = recipe
+    weights = {**entry["op_config"]["weight_tensor_config"], "num_bits": 4}
+    narrow = {**entry, "op_config": {**entry["op_config"], "weight_tensor_config": weights}}
+    return [narrow, {**entry, "operation": "DEPTHWISE_CONV_2D"}]
 
 
 def _by_recipe(content: bytes, recipe: Any, statistics: Any) -> Any:

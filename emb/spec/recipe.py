@@ -243,12 +243,12 @@ class QuantizeSpec:
 class QatSpec:
     """Quantization-aware training, which the scheme int8-qat and the last remedy of a repair use.
 
-    Adam at learning_rate, falling to 0 as a cosine; batches, images and seed are those of [train]. The epoch with the
-    best validation accuracy is kept.
+    Adam at learning_rate, falling to 0 as a cosine; batches and seed are those of [train], without augmentation. The
+    epoch with the best validation accuracy is kept, if it is better than none.
     """
 
     epochs: int = 5
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
         _check(

@@ -119,7 +119,7 @@ def test_the_gradient_passes_as_if_nothing_were_rounded() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_simulation_is_nearer_to_the_int8_file_than_the_float_model(name: str, tmp_path: Path) -> None:
+def test_the_simulation_gives_the_int8_files_integers_but_for_a_step_or_two(name: str, tmp_path: Path) -> None:
     model = _network(NETWORKS[name])
     ranges = ranges_of(model, IMAGES, method="minmax")
     head, twin_head = before_softmax(model), before_softmax(simulated(model, ranges))
@@ -134,11 +134,12 @@ def test_the_simulation_is_nearer_to_the_int8_file_than_the_float_model(name: st
     from emb.runtimes import open_runtime
     from emb.spec.contract import Pixels
 
-    with open_runtime("litert", model=tmp_path / "int8.tflite") as process:
+    with open_runtime("litert", model=tmp_path / "int8.tflite", mode="reference") as process:
         file = process.scores(IMAGES.astype(np.uint8), pixels=Pixels())
-    ours = np.abs(twin_head.predict_on_batch(IMAGES) - file).mean()
-    floats = np.abs(head.predict_on_batch(IMAGES) - file).mean()
-    assert ours < 0.6 * floats
+    scores = ranges["scores"]
+    ours = (twin_head.predict_on_batch(IMAGES) - file) / (scores.highest - scores.lowest) * 255
+    assert np.mean(np.abs(ours) < 0.5) > 0.8
+    assert np.abs(ours).max() < 2.5
 
 
 def test_ranges_stand_where_the_converter_has_them() -> None:

@@ -1,6 +1,8 @@
 """A plain Keras model that computes in floats what its int8 file computes in integers. Writes no file.
 
-What it leaves out: the rounding of biases (32 bits), inside of LRN and the like, and of a final softmax.
+Its tensors are the reference kernels' integers but for a step now and then: it sums in floats, and kernels round an
+average pool's halves differently. It leaves out the rounding of biases (32 bits) and of a final softmax, and what lies
+inside of layers that are not a convolution, dense or normalization, such as LRN: of these the output alone is rounded.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
 # By the name of a group of sites, or of a BatchNormalization's product.
 Ranges = Mapping[str, Range]
-_BATCH = 32
+# Images at once, fewer where their activations are more numbers than these.
+_BATCH, _NUMBERS = 32, 1 << 27
 _WIDEST = Range(lowest=0.0, highest=1.0)
 
 
@@ -66,8 +69,10 @@ def activations(model: keras.Model, images: NDArray[np.float32], sites: list[Sit
     outputs |= {product_of(name): call.output for name, call in norms.items()}
     inner = keras.Model(model.inputs[0], outputs)
     offsets = {product_of(name): _offset(call.layer) for name, call in norms.items()}
-    for start in range(0, len(images), _BATCH):
-        values = inner.predict_on_batch(images[start : start + _BATCH])
+    numbers = sum(int(np.prod(output.shape[1:])) for output in outputs.values())
+    batch = max(1, min(_BATCH, _NUMBERS // max(1, numbers)))
+    for start in range(0, len(images), batch):
+        values = inner.predict_on_batch(images[start : start + batch])
         yield {
             name: np.asarray(value) - offsets[name] if name in offsets else np.asarray(value)
             for name, value in values.items()
@@ -171,7 +176,9 @@ def _simulating(layer: Any, *, bits: int) -> Any:
     }
     config = layer.get_config()
     if has_kernel(layer):
-        return twins[kind(layer)].from_config(config | {"bits": bits})
+        # Of fewer bits there is no depthwise kernel.
+        least = 8 if kind(layer) == "DepthwiseConv2D" else bits
+        return twins[kind(layer)].from_config(config | {"bits": max(bits, least)})
     if kind(layer) == "BatchNormalization":
         return own.QuantizedBatchNormalization.from_config(config)
     return type(layer).from_config(config)
