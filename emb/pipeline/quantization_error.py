@@ -184,11 +184,14 @@ def _carried(graph: Graph, names: Sequence[str], *, layer: str, exact: frozenset
 
 
 def _spared(row: LayerLoss, kept: _Kept, found: ModelFiles, judge: _Judge, folder: Path) -> LayerLoss:
+    from emb.export import printing_to_log
+
     path = folder / "kept.tflite"
     island = None
-    # A quantizer may not know how to leave one operation among others.
+    # A quantizer may not know how to leave one operation among others; of large models it draws progress bars.
     with suppress(ExportError):
-        keep_float(found.float_path, _int8(found), path, kept=kept.alone)
+        with printing_to_log():
+            keep_float(found.float_path, _int8(found), path, kept=kept.alone)
         island = judge.accuracy(path)
     return replace(row, accuracy_spared=_simulated(found, kept.carried, judge, folder), accuracy_kept_float=island)
 
