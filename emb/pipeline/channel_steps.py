@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # As many images as emb.prune.channels looks at.
 _IMAGES = 512
 _SCHEME = "int8"
+# A file's size is exact, unlike a latency: a search for it may go nearer.
+_NEAR, _MOST_TRIES = 0.005, 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,14 @@ def _to_bytes(
     start = size(opened(unpruned, work.context)) if part < 1 else amount
     goal = start * (amount / start) ** part if start > amount else amount
     found = channels.plan_for_goal(
-        model, worth, scope=work.context.recipe.prune.scope, cost=size, goal=goal, unit="bytes"
+        model,
+        worth,
+        scope=work.context.recipe.prune.scope,
+        cost=size,
+        goal=goal,
+        unit="bytes",
+        tolerance=_NEAR,
+        most_tries=_MOST_TRIES,
     )
     reached = f"{found.cost:,.0f} bytes as int8 .tflite, after {len(found.tries)} conversions"
     return found, ChannelStep(plan=found.plan.to_json(), reached=reached)

@@ -18,6 +18,9 @@ from emb.prune._channel_plan import ChannelPlan, Scope, Scores
 # No group loses more: one that is left without channels ends the network. Tanaka et al. 2020, "Pruning neural networks
 # without any data by iteratively conserving synaptic flow", section 3, call it layer collapse.
 LEAST_KEPT = 0.1
+# What a count may miss its goal by, as a share of all MACs, before a channel that is worth more goes for one that is
+# worth less.
+NEAR = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,22 +77,25 @@ class Queue:
         return min((low, high), key=lambda gone: (abs(self.macs(gone) - macs), gone))
 
     def closest(self, macs: float) -> Kept:
-        """Which channels stay for about this many MACs: those of `nearest`, or of a queue in which somebody waits.
+        """Which channels stay for about this many MACs: those of `nearest`, where that is near enough.
 
-        A filter of a wide layer may be a tenth of all MACs. Where it would go beyond the goal, its group waits, and
-        the next ones in the queue go as long as they do not.
+        A filter of a wide layer may be a tenth of all MACs. Where it would go too far beyond the goal, its group waits,
+        and the next ones in the queue go, until the goal is near.
         """
-        gone = self.nearest(macs)
-        best, short = self.kept(gone), gone if self.macs(gone) > macs else max(gone - 1, 0)
+        gone, near = self.nearest(macs), NEAR * self.macs(0)
+        best, best_miss = self.kept(gone), abs(self.macs(gone) - macs)
+        short = gone if self.macs(gone) > macs else max(gone - 1, 0)
         kept, waiting = self.kept(short), set[int]()
         groups = {int(one): place for place, group in enumerate(self.graph.groups) for one in group.decisions}
         for decision in self.decisions[short:]:
+            if best_miss <= near:
+                break
             if groups[decision] in waiting:
                 continue
             kept[decision] = False
             left = self.counter.macs(kept)
-            if abs(left - macs) < abs(self.counter.macs(best) - macs):
-                best = kept.copy()
+            if abs(left - macs) < best_miss:
+                best, best_miss = kept.copy(), abs(left - macs)
             if left < macs:
                 kept[decision] = True
                 waiting.add(groups[decision])
