@@ -32,10 +32,16 @@ REPAIR_FILE = "repair.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """model: in the plain form.  ranges: of every group of tensors, see emb.quantize.remedies.simulation."""
+    """model: in the plain form.  ranges: of every group of tensors, see emb.quantize.remedies.simulation.
+
+    floats: the same layers before biases and weights were fitted to the rounding; what they compute is the aim.
+    per_tensor: whether each tensor got the method that suits it, and not all of them the recipe's.
+    """
 
     model: keras.Model
+    floats: keras.Model
     ranges: dict[str, Any]
+    per_tensor: bool = False
 
 
 def open_plain(work: Work, *, source: str, model: str) -> keras.Model:

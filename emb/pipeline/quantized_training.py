@@ -6,6 +6,7 @@ Decides neither order nor names. Trains on TensorFlow, whatever trained the mode
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def train_quantized(work: Work, *, source: str, model: str, bits: int) -> None:
     images = calibration_of(work)
     plain = open_plain(work, source=source, model=model)
     ranges = ranges_of(plain, images, method=work.context.recipe.quantize.calibration_method)
-    candidate = Candidate(model=plain, ranges=ranges)
+    candidate = Candidate(model=plain, floats=plain, ranges=ranges)
     trained, before, after = trained_on(candidate, work, bits=bits, directory=work.folder / "progress")
     write_candidate(work.folder, trained, images)
     write_json(work.folder / QAT_FILE, {"before": before, "after": after})
@@ -66,7 +67,7 @@ def trained_on(candidate: Candidate, work: Work, *, bits: int, directory: Path) 
         return candidate, before, before
     model = copied(candidate.model)
     give_back(twin, model)
-    return Candidate(model=model, ranges=candidate.ranges), before, after
+    return replace(candidate, model=model, floats=model), before, after
 
 
 def spec_of(recipe: Recipe) -> TrainSpec:

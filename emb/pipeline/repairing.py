@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from emb.errors import ExportError, ModelError, RuntimeFailure
 from emb.pipeline.json_files import write_json
 from emb.pipeline.quantized_models import (
+    RANGES,
     REPAIR_FILE,
     Candidate,
     calibration_of,
@@ -130,38 +131,45 @@ def _repaired(work: Work, bench: _Bench, found: Repair, *, source: str, model: s
 
     plain = open_plain(work, source=source, model=model)
     method = work.context.recipe.quantize.calibration_method
-    best = Candidate(model=plain, ranges=groups_of(work.done[source]) or ranges_of(plain, bench.images, method=method))
-    is_chosen = False
+    ranges = groups_of(work.done[source]) or ranges_of(plain, bench.images, method=method)
+    best = Candidate(model=plain, floats=plain, ranges=ranges)
     waiting, undone, again = list(_REMEDIES), [], set[str]()
     while waiting and not found.is_reached:
         name = waiting.pop(0)
-        began = time.monotonic()
-        tried = _REMEDIES[name](best, bench, is_chosen, scratch)
         folder = scratch / "candidate"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        write_candidate(folder, tried.candidate, bench.images)
-        correct, failure = _judged(bench, folder)
-        one = RepairTry(
-            remedy=name,
-            layers=tried.layers,
-            correct_before=found.correct,
-            correct_after=correct,
-            seconds=round(time.monotonic() - began, 1),
-            failure=failure,
-        )
+        candidate, one = _tried(name, best, bench, correct_before=found.correct, scratch=scratch, folder=folder)
         found = replace(found, tries=(*found.tries, one))
         if not one.is_kept:
             undone.append(name)
             continue
-        best, is_chosen = tried.candidate, is_chosen or name == _RANGES
-        for file in ("model.keras", "ranges.json"):
+        best = candidate
+        for file in ("model.keras", RANGES):
             shutil.copyfile(folder / file, work.folder / file)
         # What could gain nothing while another fault hid it may do so now; once.
         waiting = [*(other for other in undone if other not in again), *waiting]
         again.update(undone)
         undone = []
     return found
+
+
+def _tried(
+    name: str, best: Candidate, bench: _Bench, *, correct_before: int, scratch: Path, folder: Path
+) -> tuple[Candidate, RepairTry]:
+    """(what a remedy makes of the best candidate so far, how good it is); its files are in `folder`."""
+    began = time.monotonic()
+    tried = _REMEDIES[name](best, bench, scratch)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    write_candidate(folder, tried.candidate, bench.images)
+    correct, failure = _judged(bench, folder)
+    return tried.candidate, RepairTry(
+        remedy=name,
+        layers=tried.layers,
+        correct_before=correct_before,
+        correct_after=correct,
+        seconds=round(time.monotonic() - began, 1),
+        failure=failure,
+    )
 
 
 def _judged(bench: _Bench, folder: Path) -> tuple[int, str]:
@@ -172,47 +180,50 @@ def _judged(bench: _Bench, folder: Path) -> tuple[int, str]:
         return 0, " ".join((error.why or error.what).split())
 
 
-def _choose_ranges(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Path) -> _Tried:
+def _choose_ranges(best: Candidate, bench: _Bench, scratch: Path) -> _Tried:
     from emb.quantize.remedies.range_choice import chosen_ranges
 
     method = bench.work.context.recipe.quantize.calibration_method
-    ranges, choices = chosen_ranges(best.model, bench.images, first=method)
+    ranges, choices = chosen_ranges(best.floats, bench.images, first=method)
     return _Tried(
-        candidate=Candidate(model=best.model, ranges=ranges),
+        candidate=replace(best, ranges=ranges, per_tensor=True),
         layers=tuple(f"{group} ({choice})" for group, choice in choices.items()),
     )
 
 
-def _equalize(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Path) -> _Tried:
+def _equalize(best: Candidate, bench: _Bench, scratch: Path) -> _Tried:
     from emb.quantize.remedies.equalization import equalized
     from emb.quantize.remedies.simulation import ranges_of
 
-    model, pairs = equalized(best.model)
+    # From the floats: what was fitted to the rounding of other weights is to be fitted anew.
+    model, pairs = equalized(best.floats)
     method = bench.work.context.recipe.quantize.calibration_method
-    equal = Candidate(model=model, ranges=ranges_of(model, bench.images, method=method))
-    if is_chosen:
-        equal = _choose_ranges(equal, bench, is_chosen, scratch).candidate
+    equal = Candidate(model=model, floats=model, ranges=ranges_of(model, bench.images, method=method))
+    if best.per_tensor:
+        equal = _choose_ranges(equal, bench, scratch).candidate
     pairs = sorted(pairs, key=lambda pair: pair.spread, reverse=True)
     return _Tried(candidate=equal, layers=tuple(f"{pair.first} and {pair.second}" for pair in pairs))
 
 
-def _correct_biases(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Path) -> _Tried:
+def _correct_biases(best: Candidate, bench: _Bench, scratch: Path) -> _Tried:
     from emb.quantize.remedies.bias_correction import bias_corrected
 
-    model, changes = bias_corrected(best.model, bench.images, best.ranges, bits=bench.bits)
-    return _Tried(candidate=Candidate(model=model, ranges=best.ranges), layers=_by_size(changes, largest_first=True))
+    model, changes = bias_corrected(best.model, bench.images, best.ranges, floats=best.floats, bits=bench.bits)
+    return _Tried(candidate=replace(best, model=model), layers=_by_size(changes, largest_first=True))
 
 
-def _learn_rounding(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Path) -> _Tried:
+def _learn_rounding(best: Candidate, bench: _Bench, scratch: Path) -> _Tried:
+    from emb.quantize.remedies.bias_correction import bias_corrected
     from emb.quantize.remedies.rounding import rounding_learned
 
     seed = bench.work.context.recipe.train.seed
-    model, shares = rounding_learned(best.model, bench.images, best.ranges, seed=seed, bits=bench.bits)
+    model, shares = rounding_learned(best.floats, bench.images, best.ranges, seed=seed, bits=bench.bits)
+    model, _ = bias_corrected(model, bench.images, best.ranges, floats=best.floats, bits=bench.bits)
     changed = {name: share for name, share in shares.items() if share < 1}
-    return _Tried(candidate=Candidate(model=model, ranges=best.ranges), layers=_by_size(changed, largest_first=False))
+    return _Tried(candidate=replace(best, model=model), layers=_by_size(changed, largest_first=False))
 
 
-def _train_on(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Path) -> _Tried:
+def _train_on(best: Candidate, bench: _Bench, scratch: Path) -> _Tried:
     from emb.quantize.remedies.placement import calls_of, has_kernel
 
     candidate, _, _ = trained_on(best, bench.work, bits=bench.bits, directory=scratch / "training")
@@ -220,10 +231,9 @@ def _train_on(best: Candidate, bench: _Bench, is_chosen: bool, scratch: Path) ->
     return _Tried(candidate=candidate, layers=layers)
 
 
-_RANGES = "calibration method per tensor"
 # In the order of their cost.
-_REMEDIES: dict[str, Callable[[Candidate, _Bench, bool, Path], _Tried]] = {
-    _RANGES: _choose_ranges,
+_REMEDIES: dict[str, Callable[[Candidate, _Bench, Path], _Tried]] = {
+    "calibration method per tensor": _choose_ranges,
     "cross-layer equalization": _equalize,
     "bias correction": _correct_biases,
     "learned rounding": _learn_rounding,

@@ -71,7 +71,7 @@ def test_activations_stand_apart() -> None:
     image = keras.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, activation="relu", use_bias=False, name="conv")(image)
     x = layers.Dropout(0.5)(x)
-    model = keras.Model(image, layers.Dense(3, activation="softmax", name="scores")(layers.Flatten()(x)))
+    model = keras.Model(image, layers.Dense(3, activation="softmax", name="scores")(layers.Flatten(name="flatten")(x)))
     form = plain(model)
     assert [layer.name for layer in form.layers[1:]] == [
         "conv",

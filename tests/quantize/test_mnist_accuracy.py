@@ -90,7 +90,9 @@ def test_bytes_of_each_scheme(mnist: Any, files: Any, tmp_path: Path) -> None:
         "dynamic": 73_000,
         "int8": 74_000,
         "int8-uint8": 74_000,
+        "int8-qat": 74_000,
         "int16x8": 77_000,
+        "int4w": 42_000,
     }
     sizes = {}
     for name in SCHEMES.names():

@@ -21,7 +21,7 @@ NAMES = (
     *("two_groups", "batch_norm_everywhere", "bottleneck"),
 )
 IN_ONNX = tuple(name for name in SCHEMES.names() if "onnx" in SCHEMES.get(name).SCHEME.formats)
-CLOSE = {"float32": 1e-4, "float16": 2e-3, "dynamic": 0.02, "int8": 0.04}
+CLOSE = {"float32": 1e-4, "float16": 2e-3, "dynamic": 0.02, "int8": 0.04, "int8-qat": 0.04}
 
 
 @pytest.fixture(scope="module")

@@ -242,6 +242,18 @@ def test_bias_correction_takes_the_mean_error_away(name: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_second_correction_against_the_floats_finds_nothing_left() -> None:
+    """Without them it would take the corrected biases for the aim, and correct the same error once more."""
+    model = _network(_residual)
+    ranges = ranges_of(model, IMAGES, method="minmax")
+    once, first = bias_corrected(model, IMAGES, ranges, bits=4)
+    _, again = bias_corrected(once, IMAGES, ranges, floats=model, bits=4)
+    _, twice = bias_corrected(once, IMAGES, ranges, bits=4)
+    assert max(again.values()) < 1e-3
+    assert max(twice.values()) > 0.3 * max(first.values())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize(
     "layer",

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 def bias_corrected(
-    model: keras.Model, images: NDArray[np.float32], ranges: Ranges, *, bits: int = 8
+    model: keras.Model, images: NDArray[np.float32], ranges: Ranges, *, floats: keras.Model | None = None, bits: int = 8
 ) -> tuple[keras.Model, dict[str, float]]:
     """(the model with corrected biases, {layer: largest change of a bias}) of a plain model, which stays as it is.
 
     images: (n, height, width, channels) for calibration.  ranges: of the integer graph.  bits: of the weights.
+    floats: the same layers as they should compute; the model itself, unless it has been fitted to its rounding before.
     Layer by layer, each behind corrected ones: bias += E[float output] - E[integer graph's output], per channel over
     images and positions, before any activation.
     Source: Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section 4.2
@@ -33,7 +34,7 @@ def bias_corrected(
         if has_kernel(layer):
             wanted[layer.name] = _mean(layer(x))
 
-    walk(model, images, remember)
+    walk(floats or model, images, remember)
     twin = simulated(model, ranges, bits=bits)
     new = copied(model)
     biases = {layer.name: layer.bias for layer in new.layers if layer.name in wanted}
