@@ -79,7 +79,8 @@ class Repair:
 
     def begin(self) -> str:
         """What there was before any remedy, and what is wanted."""
-        first = self.first_failure or self.percent(self.first_correct)
+        failure = f"does not run ({self.first_failure})" if self.first_failure else ""
+        first = failure or self.percent(self.first_correct)
         return f"float {self.percent(self.float_correct)}, {self.scheme} {first}, of {self.images:,} validation images"
 
     def lines(self) -> list[str]:
