@@ -94,8 +94,8 @@ def plan(
         made.setdefault(float_stage.name, float_stage)
         stage = float_stage
         if scheme.name != "float32":
-            chosen = source if changing else ""
-            stage = planned.quantize_stage(recipe, file_format, scheme, source=float_stage.name, chosen=chosen)
+            ranges = source if changing else ""
+            stage = planned.quantize_stage(recipe, file_format, scheme, source=float_stage.name, chosen=ranges)
             made[stage.name] = stage
         check = planned.check_stage(file_format, scheme, source=stage.name, optional=stage.optional)
         made[check.name] = check
