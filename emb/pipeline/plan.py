@@ -71,11 +71,9 @@ def plan(
     model, model_file = planned.model_stage(
         recipe, data_digest=data_digest, model_digest=model_digest, engine=engine, gradients=gradients
     )
-    formats = _formats(recipe)
-    made: dict[str, Stage] = {}
-    models = [model]
+    models, made = [model], dict[str, Stage]()
     if recipe.prune.is_asked_for:
-        models = [planned_pruning.unpruned_stage(model, recipe)]
+        unpruned = planned_pruning.unpruned_stage(model, recipe)
         compared = planned_pruning.comparison_stage(
             recipe, _compared(recipe), unpruned=model_file, data_digest=data_digest, machine_digest=machine_digest
         )
@@ -83,44 +81,20 @@ def plan(
         model, model_file = planned_pruning.prune_stage(
             recipe, unpruned=model_file, data_digest=data_digest, machine_digest=machine_digest, engine=engine
         )
-        models.append(model)
+        models = [unpruned, model]
+    formats = _formats(recipe)
     files = []
     for scheme, file_format in _wanted(recipe, formats):
-        changing = _changing_stages(recipe, scheme, model_file, data_digest=data_digest)
-        made |= {stage.name: stage for stage in changing}
-        source, source_file = (changing[-1].name, "model.keras") if changing else ("model", model_file)
-        is_optional = file_format != formats[0] or bool(changing)
-        float_stage = planned.float_stage(recipe, file_format, source_file, optional=is_optional, source=source)
-        made.setdefault(float_stage.name, float_stage)
-        stage = float_stage
-        if scheme.name != "float32":
-            ranges = source if changing else ""
-            stage = planned.quantize_stage(recipe, file_format, scheme, source=float_stage.name, chosen=ranges)
-            made[stage.name] = stage
-        check = planned.check_stage(file_format, scheme, source=stage.name, optional=stage.optional)
-        made[check.name] = check
-        rows = []
-        ways = ways_to_run(file_format, scheme=scheme.name, with_reference_kernels=scheme.integer_only)
-        for runtime, mode, absence in ways:
-            verify = planned.verify_stage(recipe, file_format, stage.name, runtime, mode, data_digest=data_digest)
-            measure = planned.measure_stage(
-                recipe, file_format, stage.name, runtime, mode, machine_digest=machine_digest
-            )
-            if not absence:
-                made |= {verify.name: verify, measure.name: measure}
-            rows.append(
-                PlannedRow(runtime=runtime, mode=mode, absence=absence, verify=verify.name, measure=measure.name)
-            )
-        files.append(
-            PlannedFile(
-                name=f"{recipe.name}-{scheme.name}.{file_format}",
-                format=file_format,
-                scheme=scheme,
-                stage=stage.name,
-                check=check.name,
-                rows=tuple(rows),
-            )
+        file, stages = _file(
+            *(recipe, scheme, file_format),
+            model_file=model_file,
+            is_first_format=file_format == formats[0],
+            data_digest=data_digest,
+            machine_digest=machine_digest,
         )
+        files.append(file)
+        for stage in stages:
+            made.setdefault(stage.name, stage)
     first = [planned.data_stage(recipe, data_digest)]
     deployed = targeting.deployment(files, aim, schemes=recipe.quantize.schemes) if aim else None
     if deployed and deployed.file:
@@ -139,6 +113,48 @@ def plan(
         first.append(planned.curves_stage(recipe))
     first.append(planned.reference_stage(recipe, model_file, data_digest=data_digest))
     return Plan(stages=(*first, *_in_order(made)), files=tuple(files), deployment=deployed)
+
+
+def _file(
+    recipe: Recipe,
+    scheme: Scheme,
+    file_format: Format,
+    *,
+    model_file: str,
+    is_first_format: bool,
+    data_digest: str,
+    machine_digest: str,
+) -> tuple[PlannedFile, list[Stage]]:
+    """One file of the build, and all stages from the model to its latency. The build goes on without other formats."""
+    stages = _changing_stages(recipe, scheme, model_file, data_digest=data_digest)
+    source, source_file = (stages[-1].name, "model.keras") if stages else ("model", model_file)
+    made = planned.float_stage(
+        recipe, file_format, source_file, optional=bool(stages) or not is_first_format, source=source
+    )
+    stages = [*stages, made]
+    if scheme.name != "float32":
+        chosen = source if len(stages) > 1 else ""
+        made = planned.quantize_stage(recipe, file_format, scheme, source=made.name, chosen=chosen)
+        stages.append(made)
+    check = planned.check_stage(file_format, scheme, source=made.name, optional=made.optional)
+    stages.append(check)
+    rows = []
+    ways = ways_to_run(file_format, scheme=scheme.name, with_reference_kernels=scheme.integer_only)
+    for runtime, mode, absence in ways:
+        verify = planned.verify_stage(recipe, file_format, made.name, runtime, mode, data_digest=data_digest)
+        measure = planned.measure_stage(recipe, file_format, made.name, runtime, mode, machine_digest=machine_digest)
+        if not absence:
+            stages += [verify, measure]
+        rows.append(PlannedRow(runtime=runtime, mode=mode, absence=absence, verify=verify.name, measure=measure.name))
+    file = PlannedFile(
+        name=f"{recipe.name}-{scheme.name}.{file_format}",
+        format=file_format,
+        scheme=scheme,
+        stage=made.name,
+        check=check.name,
+        rows=tuple(rows),
+    )
+    return file, stages
 
 
 def _changing_stages(recipe: Recipe, scheme: Scheme, model_file: str, *, data_digest: str) -> list[Stage]:
