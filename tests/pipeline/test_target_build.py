@@ -139,13 +139,13 @@ def test_an_accelerator_that_takes_no_multiplication(emb: Any) -> None:
 
 def test_a_model_of_ones_own_is_refused_before_it_is_measured(emb: Any, aimed: dict[str, Any], boards: Path) -> None:
     call = ("build", "aimed/lenet-float32.tflite", "--data", "digits", "--quantize", "int8")
-    done = emb.run(*call, "--target", "boards/thimble.toml", "--output", "own", expect=2)
+    done = emb.run(*call, "--target", "boards/thimble.toml", "--output", "own-aimed", expect=2)
     assert "error: lenet-float32-int8.tflite needs " in done.stderr
     assert "verify" not in done.stderr
-    assert not (emb.home / "own").exists()
-    report = emb.json(*call, "--target", "imx93", "--output", "own")
+    assert not (emb.home / "own-aimed").exists()
+    report = emb.json(*call, "--target", "imx93", "--output", "own-aimed")
     assert report["target"]["fits"]
-    assert (emb.home / "own" / report["target"]["compiled"]).is_file()
+    assert (emb.home / "own-aimed" / report["target"]["compiled"]).is_file()
 
 
 def test_a_model_of_ones_own_that_is_to_be_trained_is_refused_before_that(emb: Any, boards: Path) -> None:

@@ -1,0 +1,124 @@
+"""What removing half of the MACs by whole channels gives: MACs, outputs, bytes and time. Prints Markdown.
+
+Usage: python benchmarks/channel_pruning.py [--removed 0.5] [RECIPE ...]      about five minutes on two cores
+
+Each recipe's network takes 32x32 images and has untrained weights and random statistics in its batch normalizations:
+they decide which channels go, but neither how much is saved nor whether the smaller model computes what the masked one
+does. Both int8 files of a pair run on one thread, in turn, in one run; a ratio is that of the medians, unpruned to
+pruned. MACs are those of the two int8 .tflite files as they are read back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+RECIPES = ("vgg16-cifar10", "resnet20-cifar10", "resnet50", "googlenet-cifar10", "densenet-cifar10")
+SHAPE, CLASSES, IMAGES = (32, 32, 3), 10, 16
+RUNTIMES = {"litert": "tflite", "onnxruntime": "onnx"}
+ROUNDS, ROUND_S = 7, 0.4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--removed", type=float, default=0.5, help="fraction of the MACs")
+    parser.add_argument("recipes", nargs="*", default=list(RECIPES), metavar="RECIPE")
+    arguments = parser.parse_args()
+    heads = ["MACs", "pruned", "left", "most |pruned - masked|", "bytes ratio"]
+    heads += [f"{runtime}: {what}" for runtime in RUNTIMES for what in ("µs", "pruned", "ratio")]
+    print(f"| recipe | {' | '.join(heads)} |\n| --- |{' ---: |' * len(heads)}")
+    for recipe in arguments.recipes:
+        print(f"| {recipe} | {' | '.join(cells(recipe, removed=arguments.removed))} |", flush=True)
+
+
+def cells(recipe: str, *, removed: float) -> list[str]:
+    """The cells of one line."""
+    from emb.graph.cost import cost
+    from emb.graph.files import read
+    from emb.prune import channels
+
+    images = np.random.default_rng(1).integers(0, 256, (IMAGES, *SHAPE), dtype=np.uint8)
+    whole = network(recipe)
+    scores = channels.scores(whole, criterion="l1")
+    plan = channels.plan_for_macs(whole, scores, removed=removed, scope="global")
+    pruned, masked = channels.smaller(whole, plan), channels.masked(whole, plan)
+    answers = [np.asarray(model(images.astype(np.float32), training=False)) for model in (pruned, masked)]
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = {
+            suffix: [
+                converted(model, Path(folder) / f"{name}.{suffix}", images)
+                for name, model in (("whole", whole), ("pruned", pruned))
+            ]
+            for suffix in RUNTIMES.values()
+        }
+        macs = [cost(read(path)).macs for path in pairs["tflite"]]
+        sizes = [path.stat().st_size for path in pairs["tflite"]]
+        line = [f"{macs[0]:,}", f"{macs[1]:,}", f"{macs[1] / macs[0]:.3f}"]
+        line += [f"{np.abs(answers[0] - answers[1]).max():.1e}", f"{sizes[0] / sizes[1]:.2f}"]
+        for runtime, suffix in RUNTIMES.items():
+            before, after = medians_us(runtime, pairs[suffix], images)
+            line += [f"{before:,.0f}", f"{after:,.0f}", f"{before / after:.2f}"]
+    return line
+
+
+def network(recipe: str) -> Any:
+    """The recipe's network for small images, its normalizations with statistics as a training might leave them."""
+    import keras
+
+    from emb.pipeline.recipes import load_recipe
+    from emb.zoo import ZOO
+
+    keras.utils.set_random_seed(0)
+    loaded = load_recipe(recipe)
+    builder = ZOO.get(loaded.model.builder)
+    model = builder.build(input_shape=SHAPE, classes=CLASSES, **dict(loaded.model.arguments))
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            for variable in layer.weights:
+                spread = rng.uniform(0.5, 1.5, variable.shape)
+                variable.assign(spread if variable.name in ("gamma", "moving_variance") else spread - 1)
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+
+
+def converted(model: Any, path: Path, images: np.ndarray) -> Path:
+    """The int8 file of the format that the path's suffix names."""
+    from emb.export.source import open_source
+    from emb.quantize import SCHEMES, quantize_onnx, quantize_tflite
+
+    kept = path.with_suffix(".keras")
+    model.save(kept)
+    file_format = path.suffix.removeprefix(".")
+    plain = path.with_name(f"{path.stem}-float{path.suffix}")
+    pixels = open_source(kept, trust=False).write(plain, file_format=file_format)
+    quantize = {"tflite": quantize_tflite, "onnx": quantize_onnx}[file_format]
+    quantize(plain, path, scheme=SCHEMES.get("int8").SCHEME, calibration=images, pixels=pixels)
+    return path
+
+
+def medians_us(runtime: str, paths: Sequence[Path], images: np.ndarray) -> list[float]:
+    """The median time of one inference of each file, in rounds that take the files in turn."""
+    from emb.runtimes import open_runtime, to_input
+    from emb.spec.contract import Pixels
+
+    samples: list[list[float]] = [[] for _ in paths]
+    for _ in range(ROUNDS):
+        for place, path in enumerate(paths):
+            with open_runtime(runtime, model=path) as process:
+                inputs = to_input(images, process.input, Pixels())
+                samples[place].extend(process.time_runs(inputs, measure_s=ROUND_S))
+    return [median(one) / 1000 for one in samples]
+
+
+if __name__ == "__main__":
+    main()
