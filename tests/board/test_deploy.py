@@ -53,18 +53,24 @@ def test_a_build_is_bundled_on_the_way(emb: Emb, board: Machine, first: Bundle):
     assert current_digest(board) == answer["hosts"][0]["digest"]
 
 
+def releases_on_the_board(emb: Emb) -> list[dict[str, object]]:
+    """Those of the model of these tests; others may have left some, too."""
+    listed = emb.json("deploy", "--list", "--host", HOST)["hosts"][0]["releases"]
+    return [release for release in listed if release["name"] == NAME]
+
+
 def test_list_and_prune(emb: Emb, board: Machine, bundles: tuple[Bundle, Bundle], first: Bundle, tmp_path: Path):
     digests = []
     for number in range(3):
         variant = first.variant(tmp_path / str(number), files={"note.txt": str(number).encode()})
         emb.run("deploy", str(variant.path), "--host", HOST)
         digests.append(variant.digest)
-    listed = emb.json("deploy", "--list", "--host", HOST)["hosts"][0]["releases"]
+    listed = releases_on_the_board(emb)
     assert [release["digest"] for release in listed][-3:] == digests
     assert [release["digest"] for release in listed if release["current"]] == digests[-1:]
 
     emb.run("deploy", "--prune", "--keep", "1", "--host", HOST)
-    kept = emb.json("deploy", "--list", "--host", HOST)["hosts"][0]["releases"]
+    kept = releases_on_the_board(emb)
     assert [release["digest"] for release in kept] == digests[-2:]  # the current one, and what a rollback needs
     assert answers_of(board, first) == first.answers
     emb.run("deploy", NAME, "--rollback", "--host", HOST)
