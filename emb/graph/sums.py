@@ -1,14 +1,16 @@
-"""Sums of two uint8 tensors in ONNX Runtime: which have the same bits on every processor. Reads and writes no file.
+"""Sums and products of uint8 tensors in ONNX Runtime: which have the same bits everywhere. Reads and writes no file.
 
 Its kernel for x86-64 adds in float32 and rounds what lies half-way to the even integer; that for arm64 adds in 32-bit
 integers, with 22 bits of each ratio of scales, and rounds away from zero. The two agree where both are exact and no sum
 of the 65,536 that there are lies half-way, or where the two rules happen to say the same. Scales can be chosen so.
-Source: MLAS, qladd.cpp and qladd_avx2.cpp, ONNX Runtime 1.32.
+A product is computed in float32 on both, but arm64 adds the zero point without rounding the product before, which
+tells the difference where that rounding meets a half.
+Source: MLAS, qladd.cpp, qladd_avx2.cpp and qlmul.cpp, ONNX Runtime 1.32; the products' difference was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil, log2
 
@@ -21,6 +23,7 @@ _HIGHEST = 255
 _SIGNIFICAND_BITS = 24
 _STEPS_BY_WIDENING = 0.01
 _NEIGHBOURS = 4
+_PRODUCT_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +48,34 @@ def is_alike(first: Code, second: Code, total: Code) -> bool:
     return _rounds_alike(int(steps[0]), int(steps[1]), bits, (first, second, total))
 
 
-def alike_codes(fixed: Code, free: Code, total: Code) -> tuple[Code, Code] | None:
+def is_product_alike(first: Code, second: Code, total: Code) -> bool:
+    """Whether `first` * `second` = `total` has the same bits on x86-64 and arm64, whatever the 8-bit values are."""
+    stored = np.arange(_HIGHEST + 1)
+    products = np.unique(np.outer(stored - first.zero_point, stored - second.zero_point))
+    ratio = np.float32(first.scale) * np.float32(second.scale) / np.float32(total.scale)
+    rounded_twice = products.astype(np.float32) * ratio + np.float32(total.zero_point)
+    rounded_once = (products * np.float64(ratio) + total.zero_point).astype(np.float32)
+    return np.array_equal(*(np.clip(np.rint(values), 0, _HIGHEST) for values in (rounded_twice, rounded_once)))
+
+
+def alike_product_code(first: Code, second: Code, total: Code) -> Code | None:
+    """A code for `total`, at most 0.1 % wider, with which the product is alike; None if none is found."""
+    for step in range(_PRODUCT_STEPS):
+        wider = Code(
+            scale=float(np.float32(total.scale * (1 + step / 1000 / _PRODUCT_STEPS))), zero_point=total.zero_point
+        )
+        if is_product_alike(first, second, wider):
+            return wider
+    return None
+
+
+def alike_codes(
+    fixed: Code, free: Code, total: Code, *, accepts: Callable[[Code], bool] = lambda code: True
+) -> tuple[Code, Code] | None:
     """Codes for `free` and `total`, near theirs, with which `fixed` + `free` = `total` is alike; None if none is found.
 
     Both may get scales up to 1 % wider, never narrower: what they could hold they can hold still.
+    accepts: whether `free` may get a code.
     """
     bits = _fraction_bits(_quotient(fixed.scale, total.scale), _quotient(free.scale, total.scale))
     # One bit less than fits, as wider scales may need it.
@@ -63,21 +90,25 @@ def alike_codes(fixed: Code, free: Code, total: Code) -> tuple[Code, Code] | Non
         for other in range(lowest, int(lowest * (1 + _STEPS_BY_WIDENING)) + 1):
             if _rounds_alike(step, other, bits - 1, (fixed, free, wider)):
                 scale_of_free = _with_quotient(other / one, near=other / one * scale, divisor=scale)
-                if scale_of_free is not None:
-                    return Code(scale=scale_of_free, zero_point=free.zero_point), wider
+                found = None if scale_of_free is None else Code(scale=scale_of_free, zero_point=free.zero_point)
+                if found is not None and accepts(found):
+                    return found, wider
     return None
 
 
 def all_alike(graph: Graph) -> bool:
-    """Whether every sum in the graph of an int8 .onnx file has the same bits on x86-64 and arm64."""
-    return all(codes is not None and is_alike(*codes) for codes in _sums(graph))
+    """Whether all sums and products in the graph of an int8 .onnx file have the same bits on x86-64 and arm64."""
+    checks = {"ADD": is_alike, "MUL": is_product_alike}
+    return all(
+        codes is not None and check(*codes) for kind, check in checks.items() for codes in _codes_of(graph, kind)
+    )
 
 
-def _sums(graph: Graph) -> Iterator[tuple[Code, Code, Code] | None]:
-    """The codes of each sum's two terms and of the total; None where they cannot be told."""
+def _codes_of(graph: Graph, kind: str) -> Iterator[tuple[Code, Code, Code] | None]:
+    """The codes of both inputs and the output of each operation of a kind; None where they cannot be told."""
     made_by, read_by = producers(graph), consumers(graph)
     for operation in graph.operations:
-        if operation.kind != "ADD":
+        if operation.kind != kind:
             continue
         places = [_stored(graph, index, [made_by[index]] if index in made_by else []) for index in operation.inputs]
         places += [_stored(graph, operation.outputs[0], read_by.get(operation.outputs[0], ()))]

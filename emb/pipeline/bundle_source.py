@@ -27,9 +27,9 @@ from emb.spec.target import Target
 from emb.store import MANIFEST as BUILD_MANIFEST
 from emb.store import explained, sha256_of_file
 
-# Measured: the same bits on x86-64 and on arm64, but for some sums in ONNX Runtime (emb.graph.sums). The kernels that
-# the TFLite runtimes take without a delegate differ, and with them all that tflite-runtime does by default; floats
-# differ everywhere.
+# Measured: the same bits on x86-64 and on arm64, but for some sums and products in ONNX Runtime (emb.graph.sums). The
+# kernels that the TFLite runtimes take without a delegate differ, and so does all that tflite-runtime does by default;
+# floats differ everywhere.
 SAME_BITS_EVERYWHERE = (
     ("litert", "default"),
     ("litert", "reference"),
@@ -118,8 +118,8 @@ def golden_ways(chosen: Deliverable, target: Target) -> tuple[tuple[str, str], .
     if held and not ways:
         raise ModelError(
             f"the answers of {chosen.path.name} are not the same bits on {target.name}",
-            why=f"{held[0][0]} may round a sum of two tensors otherwise on {target.architecture} than on "
-            f"{platform.machine()}, and this model has one whose scales do not exclude it",
+            why=f"{held[0][0]} may round a sum or product of two tensors otherwise on {target.architecture} "
+            f"than on {platform.machine()}, and this model has one whose scales do not exclude it",
             fix="bundle the .tflite of the same build",
         )
     if not ways:

@@ -1,4 +1,4 @@
-"""Scales with which ONNX Runtime adds two tensors to the same bits on x86-64 and arm64; see emb.graph.sums.
+"""Scales with which ONNX Runtime adds and multiplies tensors to the same bits everywhere; see emb.graph.sums.
 
 Works on a graph in QDQ form, whose scales are constants called after their tensors. A sum both of whose terms have
 codes that others decided (the totals of other sums, a constant, the input) finds none, and stays as it is.
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from emb.graph.sums import Code, alike_codes, is_alike
+from emb.graph.sums import Code, alike_codes, alike_product_code, is_alike, is_product_alike
 from emb.quantize._onnx_graph import constants
 from emb.quantize._ranges import Range
 
@@ -21,7 +21,7 @@ _FREE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Mul")
 
 
 def codes_of_sums(graph: Any) -> dict[str, Code]:
-    """{tensor: code} of the terms and totals that need another code than they have; `graph` is ordered."""
+    """{tensor: code} of what sums and products need another code for than it has; `graph` is ordered."""
     held = constants(graph)
     writers = {name: node for node in graph.node for name in node.output}
     quantizers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
@@ -29,20 +29,36 @@ def codes_of_sums(graph: Any) -> dict[str, Code]:
     made_by = {node.input[1]: writers.get(node.input[0]) for node in reversed(quantizers)}
     chosen: dict[str, Code] = {}
     settled: set[str] = set()
+
+    def codes_at(node: Any, *scales: str) -> list[Code]:
+        names = [writers[name].input[1] for name in node.input if name in writers] + list(scales)
+        return [chosen.get(_tensor(name)) or _code(held, name) for name in names]
+
     for quantizer in quantizers:
         total = writers.get(quantizer.input[0])
-        if total is None or total.op_type != "Add":
+        if total is None or total.op_type not in ("Add", "Mul"):
+            continue
+        scale = quantizer.input[1]
+        if total.op_type == "Mul":
+            found = alike_product_code(*codes_at(total, scale))
+            # A sum that follows may still choose another one.
+            chosen |= {_tensor(scale): found} if found and found != _code(held, scale) else {}
             continue
         terms = [writers[name].input[1] for name in total.input]
-        scales = [*terms, quantizer.input[1]]
-        codes = [chosen.get(_tensor(scale)) or _code(held, scale) for scale in scales]
-        free = [place for place, scale in enumerate(terms) if scale not in settled and _is_free(made_by.get(scale))]
-        if free and scales[2] not in settled and not is_alike(*codes):
+        codes = codes_at(total, scale)
+        free = [place for place, term in enumerate(terms) if term not in settled and _is_free(made_by.get(term))]
+        if free and scale not in settled and not is_alike(*codes):
             place = free[-1]
-            found = alike_codes(codes[1 - place], codes[place], codes[2])
-            if found is not None:
-                chosen[_tensor(terms[place])], chosen[_tensor(scales[2])] = found
-        settled |= set(scales)
+            maker = made_by[terms[place]]
+            factors = codes_at(maker) if maker.op_type == "Mul" else []
+
+            def accepts(code: Code, factors: list[Code] = factors) -> bool:
+                return not factors or is_product_alike(*factors, code)
+
+            pair = alike_codes(codes[1 - place], codes[place], codes[2], accepts=accepts)
+            if pair is not None:
+                chosen[_tensor(terms[place])], chosen[_tensor(scale)] = pair
+        settled |= {*terms, scale}
     return chosen
 
 

@@ -448,8 +448,8 @@ def test_sums_that_another_processor_may_round_otherwise(emb: Any, sum_of_sums: 
     done = emb.run(*onnx, "--target", "rpi4", expect=2)
     assert done.stderr == (
         "error: the answers of sums-int8.onnx are not the same bits on rpi4\n"
-        "  why: onnxruntime may round a sum of two tensors otherwise on aarch64 than on x86_64, and this model has one "
-        "whose scales do not exclude it\n"
+        "  why: onnxruntime may round a sum or product of two tensors otherwise on aarch64 than on x86_64, and this "
+        "model has one whose scales do not exclude it\n"
         "  fix: bundle the .tflite of the same build\n"
     )
     emb.run(*onnx, "--target", "linux-x86-64")
