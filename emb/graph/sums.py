@@ -128,7 +128,8 @@ def _stored(graph: Graph, index: int, neighbours: Iterable[int]) -> int:
 
 
 def _code(quantization: Quantization | None) -> Code | None:
-    if quantization is None or quantization.axis is not None:
+    """None where it is no uint8 tensor with one scale."""
+    if quantization is None or quantization.axis is not None or not 0 <= quantization.zero_points[0] <= _HIGHEST:
         return None
     return Code(scale=float(np.float32(quantization.scales[0])), zero_point=quantization.zero_points[0])
 

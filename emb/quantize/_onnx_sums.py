@@ -31,21 +31,24 @@ def codes_of_sums(graph: Any) -> dict[str, Code]:
     settled: set[str] = set()
 
     def codes_at(node: Any, *scales: str) -> list[Code]:
-        names = [writers[name].input[1] for name in node.input if name in writers] + list(scales)
-        return [chosen.get(_tensor(name)) or _code(held, name) for name in names]
+        """Of both inputs and of `scales`; empty where one of them is no uint8 tensor with one scale."""
+        inputs = [writers[name] for name in node.input if name in writers]
+        names = [source.input[1] for source in inputs if source.op_type == "DequantizeLinear"]
+        codes = [chosen.get(_tensor(name)) or _code(held, name) for name in (*names, *scales)]
+        known = [code for code in codes if code is not None]
+        return known if len(known) == 2 + len(scales) else []
 
     for quantizer in quantizers:
-        total = writers.get(quantizer.input[0])
-        if total is None or total.op_type not in ("Add", "Mul"):
+        total, scale = writers.get(quantizer.input[0]), quantizer.input[1]
+        codes = codes_at(total, scale) if total is not None and total.op_type in ("Add", "Mul") else []
+        if not codes:
             continue
-        scale = quantizer.input[1]
         if total.op_type == "Mul":
-            found = alike_product_code(*codes_at(total, scale))
-            # A sum that follows may still choose another one.
-            chosen |= {_tensor(scale): found} if found and found != _code(held, scale) else {}
+            found = alike_product_code(*codes)
+            if found is not None and found != codes[2]:
+                chosen[_tensor(scale)] = found  # a sum that follows may still choose another one
             continue
         terms = [writers[name].input[1] for name in total.input]
-        codes = codes_at(total, scale)
         free = [place for place, term in enumerate(terms) if term not in settled and _is_free(made_by.get(term))]
         if free and scale not in settled and not is_alike(*codes):
             place = free[-1]
@@ -84,14 +87,16 @@ def _is_free(maker: Any) -> bool:
     return maker is not None and maker.op_type in _FREE
 
 
-def _code(held: Mapping[str, Any], scale: str) -> Code:
+def _code(held: Mapping[str, Any], scale: str) -> Code | None:
     from onnx import numpy_helper
 
-    zero_point = held[scale.removesuffix(_SCALE) + "_zero_point"]
-    return Code(
-        scale=float(numpy_helper.to_array(held[scale]).item()),
-        zero_point=int(numpy_helper.to_array(zero_point).item()),
-    )
+    zero_point = held.get(_tensor(scale) + "_zero_point")
+    if scale not in held or zero_point is None:
+        return None
+    values, zeros = numpy_helper.to_array(held[scale]), numpy_helper.to_array(zero_point)
+    if values.size != 1 or zeros.dtype != np.uint8:
+        return None
+    return Code(scale=float(values.item()), zero_point=int(zeros.item()))
 
 
 def _tensor(scale: str) -> str:
