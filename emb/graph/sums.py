@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil, log2
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def is_product_alike(first: Code, second: Code, total: Code) -> bool:
     ratio = np.float32(first.scale) * np.float32(second.scale) / np.float32(total.scale)
     rounded_twice = products.astype(np.float32) * ratio + np.float32(total.zero_point)
     rounded_once = (products * np.float64(ratio) + total.zero_point).astype(np.float32)
-    return np.array_equal(*(np.clip(np.rint(values), 0, _HIGHEST) for values in (rounded_twice, rounded_once)))
+    return np.array_equal(_saturated(np.rint(rounded_twice)), _saturated(np.rint(rounded_once)))
 
 
 def alike_product_code(first: Code, second: Code, total: Code) -> Code | None:
@@ -146,7 +147,7 @@ def _rounds_alike(first: int, second: int, bits: int, codes: tuple[Code, Code, C
     return np.array_equal(_saturated(away), _saturated(even))
 
 
-def _saturated(values: NDArray[np.int64]) -> NDArray[np.int64]:
+def _saturated(values: NDArray[Any]) -> NDArray[Any]:
     return np.clip(values, 0, _HIGHEST)
 
 
