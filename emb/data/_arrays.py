@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +48,27 @@ def read_parts(path: Path, *, shape: tuple[int, int, int] | None) -> Parts:
 
 def _load(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """The arrays that count, and the names of all there are."""
-    fix = "save it with np.savez_compressed; arrays of Python objects are not accepted"
-    try:
+    with reading(path, kind=".npz", save="np.savez_compressed"):
         if not zipfile.is_zipfile(path):
             raise zipfile.BadZipFile("it is no zip archive")  # np.load would return a lone array, or try to unpickle
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in (*_REQUIRED, "labels") if key in file.files}, list(file.files)
+
+
+@contextmanager
+def reading(path: Path, *, kind: str, save: str) -> Iterator[None]:
+    """What NumPy raises while it reads a .npy or .npz file, as a DataError.
+
+    kind: the suffix of what it should be.  save: what writes a good one.
+    """
+    try:
+        yield
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        raise damaged(path, f"it is no intact .npz file: {error}", fix=fix) from error
+        raise damaged(
+            path,
+            f"it is no intact {kind} file: {error}",
+            fix=f"save it with {save}; arrays of Python objects are not accepted",
+        ) from error
     except OSError as error:
         raise unreadable(path, error) from error
 

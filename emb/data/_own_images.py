@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emb.data._files import damaged, unreadable
+from emb.data._arrays import reading
 from emb.data._pixels import read_all
 from emb.errors import DataError
 
@@ -77,17 +75,12 @@ def _folder(
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    fix = "save it with np.save or np.savez_compressed; arrays of Python objects are not accepted"
-    try:
+    with reading(path, kind=path.suffix, save="np.save or np.savez_compressed"):
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"x": loaded}
         with loaded:
             return {name: loaded[name] for name in loaded.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        raise damaged(path, f"it is no intact {path.suffix} file: {error}", fix=fix) from error
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def _classes(path: Path, numbers: NDArray[Any] | None, *, count: int, classes: int) -> NDArray[np.int64] | None:

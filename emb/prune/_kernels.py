@@ -25,6 +25,27 @@ class Kernel:
         return 2 if self.is_depthwise else 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnKernels:
+    """A constraint that emb.train keeps on some kernels of a model.
+
+    layers: the kernels that it is on.  left_whole: layer -> why it has none.
+    """
+
+    layers: tuple[Kernel, ...]
+    left_whole: Mapping[str, str]
+
+    @property
+    def decisions(self) -> str:
+        """See emb.train.Constraint."""
+        return repr(self)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where the kernels stand among the model's variables."""
+        return tuple(kernel.place for kernel in self.layers)
+
+
 def kernels(model: keras.Model) -> tuple[tuple[Kernel, ...], Mapping[str, str]]:
     """The kernels of convolutions and dense layers, and why other layers with matrices of weights are left whole."""
     places = {id(variable): place for place, variable in enumerate(model.variables)}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emb.errors import ModelError
-from emb.prune._kernels import Kernel, kernels
+from emb.prune._kernels import Kernel, OnKernels, kernels
 
 if TYPE_CHECKING:
     import keras
@@ -28,24 +28,13 @@ _ROUNDS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
+class Shared(OnKernels):
     """Which weights share a value: the constraint that emb.train keeps. Who shares with whom is settled at the start.
 
-    count: of different ratios in a layer.  layers: the kernels that have them.  left_whole: layer -> why it has none.
+    count: of different ratios in a layer.
     """
 
     count: int
-    layers: tuple[Kernel, ...]
-    left_whole: Mapping[str, str]
-
-    @property
-    def decisions(self) -> str:
-        """See emb.train.Constraint."""
-        return repr(self)
-
-    @property
-    def places(self) -> tuple[int, ...]:
-        return tuple(kernel.place for kernel in self.layers)
 
     def is_due(self, step: int, *, steps: int) -> bool:
         """See emb.train.Constraint."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from emb.errors import ModelError
-from emb.prune._kernels import Kernel, kernels
+from emb.prune._kernels import Kernel, OnKernels, kernels
 from emb.spec.pruning import Goal
 
 if TYPE_CHECKING:
@@ -27,28 +27,16 @@ _STAIRS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Zeros:
+class Zeros(OnKernels):
     """Which weights are 0, as a function of the weights: the constraint that emb.train keeps.
 
     scope: "global" compares all weights, "uniform" sets the same share of every layer to 0.
-    layers: the kernels that have zeros.  left_whole: layer -> why it has none.
     ramp_fraction: the share of the steps in which the zeros grow to their number; a pattern is there at once.
     """
 
     goal: Goal
     scope: Literal["global", "uniform"]
     ramp_fraction: float
-    layers: tuple[Kernel, ...]
-    left_whole: Mapping[str, str]
-
-    @property
-    def decisions(self) -> str:
-        """See emb.train.Constraint."""
-        return repr(self)
-
-    @property
-    def places(self) -> tuple[int, ...]:
-        return tuple(kernel.place for kernel in self.layers)
 
     def is_due(self, step: int, *, steps: int) -> bool:
         """See emb.train.Constraint."""
