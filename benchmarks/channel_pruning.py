@@ -1,6 +1,6 @@
 """What removing half of the MACs by whole channels gives: MACs, outputs, bytes and time. Prints Markdown.
 
-Usage: python benchmarks/channel_pruning.py [--removed 0.5] [RECIPE ...]      about five minutes on two cores
+Usage: python benchmarks/channel_pruning.py [--removed 0.5] [--multiple 16] [RECIPE ...]      five minutes on two cores
 
 Each recipe's network takes 32x32 images and has untrained weights and random statistics in its batch normalizations:
 they decide which channels go, but neither how much is saved nor whether the smaller model computes what the masked one
@@ -32,16 +32,17 @@ ROUNDS, ROUND_S = 7, 0.4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--removed", type=float, default=0.5, help="fraction of the MACs")
+    parser.add_argument("--multiple", type=int, default=16, help="of channels, that every layer keeps (default 16)")
     parser.add_argument("recipes", nargs="*", default=list(RECIPES), metavar="RECIPE")
     arguments = parser.parse_args()
     heads = ["MACs", "pruned", "left", "most |pruned - masked|", "bytes ratio"]
     heads += [f"{runtime}: {what}" for runtime in RUNTIMES for what in ("µs", "pruned", "ratio")]
     print(f"| recipe | {' | '.join(heads)} |\n| --- |{' ---: |' * len(heads)}")
     for recipe in arguments.recipes:
-        print(f"| {recipe} | {' | '.join(cells(recipe, removed=arguments.removed))} |", flush=True)
+        print(f"| {recipe} | {' | '.join(cells(recipe, arguments.removed, arguments.multiple))} |", flush=True)
 
 
-def cells(recipe: str, *, removed: float) -> list[str]:
+def cells(recipe: str, removed: float, multiple: int) -> list[str]:
     """The cells of one line."""
     from emb.graph.cost import cost
     from emb.graph.files import read
@@ -50,7 +51,7 @@ def cells(recipe: str, *, removed: float) -> list[str]:
     images = np.random.default_rng(1).integers(0, 256, (IMAGES, *SHAPE), dtype=np.uint8)
     whole = network(recipe)
     scores = channels.scores(whole, criterion="l1")
-    plan = channels.plan_for_macs(whole, scores, removed=removed, scope="global")
+    plan = channels.plan_for_macs(whole, scores, removed=removed, scope="global", multiple=multiple)
     pruned, masked = channels.smaller(whole, plan), channels.masked(whole, plan)
     answers = [np.asarray(model(images.astype(np.float32), training=False)) for model in (pruned, masked)]
     with tempfile.TemporaryDirectory() as folder:

@@ -60,6 +60,7 @@ def channel_step(work: Work, folder: Path, *, model: Path, unpruned: Path, numbe
             worth,
             removed=1 - (1 - goal.amount) ** part,
             scope=prune.scope,
+            multiple=prune.multiple,
             macs_before=channels.macs(opened(unpruned, work.context)),
         )
         smaller, step = channels.smaller(network, plan), ChannelStep(plan=plan.to_json(), reached="")
@@ -83,10 +84,12 @@ def _to_bytes(
 
     start = size(opened(unpruned, work.context)) if part < 1 else amount
     goal = start * (amount / start) ** part if start > amount else amount
+    prune = work.context.recipe.prune
     found = channels.plan_for_goal(
         model,
         worth,
-        scope=work.context.recipe.prune.scope,
+        scope=prune.scope,
+        multiple=prune.multiple,
         cost=size,
         goal=goal,
         unit="bytes",
@@ -115,9 +118,11 @@ def _to_latency(
             shares.append(_measured(candidate, work, measure))
             return shares[-1]
 
-        goal, scope = (1 / amount) ** part, work.context.recipe.prune.scope
+        goal, prune = (1 / amount) ** part, work.context.recipe.prune
         try:
-            found = channels.plan_for_goal(model, worth, scope=scope, cost=share, goal=goal)
+            found = channels.plan_for_goal(
+                model, worth, scope=prune.scope, multiple=prune.multiple, cost=share, goal=goal
+            )
         except SpecError as error:
             if not shares or min(shares) <= goal:
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,23 @@ NEAR = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """decisions: the numbers of those that may go, in the order in which they go. The rest of `graph` stays.
+    """steps: the numbers of decisions that may go, in the order in which they go; those of a step go together.
 
+    The rest of `graph` stays.
     unscored: groups that stay because the criterion says nothing of them, and why.
     """
 
     graph: ChannelGraph
     counter: MacCounter
-    decisions: tuple[int, ...]
+    steps: tuple[tuple[int, ...], ...]
     unscored: dict[str, str]
 
     @classmethod
-    def of(cls, model: Any, scores: Scores, *, scope: Scope) -> Queue:
-        """Raises ModelError if the scores are another model's, or if no channel can go."""
+    def of(cls, model: Any, scores: Scores, *, scope: Scope, multiple: int) -> Queue:
+        """multiple: see emb.prune.channels.plan_for_macs.
+
+        Raises ModelError if the scores are another model's, or if no channel can go.
+        """
         graph = prunable(model)
         ranked = []
         for place, group in enumerate(graph.groups):
@@ -46,30 +51,31 @@ class Queue:
             values = np.array(scores.groups.get(group.name, ()), dtype=np.float64)
             _check_fits(group, values, model.name)
             order = np.argsort(values, kind="stable")
-            going = order[: len(order) - max(1, math.ceil(LEAST_KEPT * len(order)))]
             ranks = _ranks(values, order, scope=scope)
-            ranked += [(float(ranks[one]), place, int(group.decisions[one])) for one in going.tolist()]
+            # The means of a sorted group's parts rise, so that its steps keep their order among those of all groups.
+            for number, step in enumerate(_parts(order, _at_once(group, multiple))):
+                ranked.append((float(ranks[step].mean()), place, number, tuple(group.decisions[step].tolist())))
         return cls(
             graph=graph,
             counter=MacCounter.of(model, graph),
-            decisions=tuple(decision for _, _, decision in sorted(ranked)),
+            steps=tuple(step for *_, step in sorted(ranked)),
             unscored=dict(scores.unscored),
         )
 
     def __len__(self) -> int:
-        return len(self.decisions)
+        return len(self.steps)
 
     def kept(self, gone: int) -> Kept:
-        """For each channel whether it stays when the first `gone` decisions are carried out."""
+        """For each channel whether it stays when the first `gone` steps are carried out."""
         kept = self.graph.everything()
-        kept[list(self.decisions[:gone])] = False
+        kept[list(chain.from_iterable(self.steps[:gone]))] = False
         return kept
 
     def macs(self, gone: int) -> int:
         return self.counter.macs(self.kept(gone))
 
     def nearest(self, macs: float) -> int:
-        """How many decisions bring the model nearest to this many MACs, which fall with every one."""
+        """How many steps bring the model nearest to this many MACs, which fall with every one."""
         low, high = 0, len(self)  # macs(low) is above the goal, or low is 0; macs(high) is not, or high is all
         while high - low > 1:
             middle = (low + high) // 2
@@ -79,26 +85,26 @@ class Queue:
     def closest(self, macs: float) -> Kept:
         """Which channels stay for about this many MACs: those of `nearest`, where that is near enough.
 
-        A filter of a wide layer may be a tenth of all MACs. Where it would go too far beyond the goal, its group waits,
-        and the next ones in the queue go, until the goal is near.
+        What goes at once in a wide layer may be a tenth of all MACs. Where it would go too far beyond the goal, its
+        group waits, and the next ones in the queue go, until the goal is near.
         """
         gone, near = self.nearest(macs), NEAR * self.macs(0)
         best, best_miss = self.kept(gone), abs(self.macs(gone) - macs)
         short = gone if self.macs(gone) > macs else max(gone - 1, 0)
         kept, waiting = self.kept(short), set[int]()
         groups = {int(one): place for place, group in enumerate(self.graph.groups) for one in group.decisions}
-        for decision in self.decisions[short:]:
+        for step in self.steps[short:]:
             if best_miss <= near:
                 break
-            if groups[decision] in waiting:
+            if groups[step[0]] in waiting:
                 continue
-            kept[decision] = False
+            kept[list(step)] = False
             left = self.counter.macs(kept)
             if abs(left - macs) < best_miss:
                 best, best_miss = kept.copy(), abs(left - macs)
             if left < macs:
-                kept[decision] = True
-                waiting.add(groups[decision])
+                kept[list(step)] = True
+                waiting.add(groups[step[0]])
         return best
 
     def plan(self, kept: Kept) -> ChannelPlan:
@@ -119,6 +125,24 @@ class Queue:
             return ""
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
         return f"; {shown} cannot be pruned at all"
+
+
+def _at_once(group: Group, multiple: int) -> int:
+    """How many decisions of a group go together, so that what is left is a multiple.
+
+    Where the group has less than twice the multiple: half of it, or a quarter, and so on.
+    """
+    while multiple > 1 and sum(map(len, group.channels)) < 2 * multiple:
+        multiple //= 2
+    return max(1, multiple // len(group.channels[0]))
+
+
+def _parts(order: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
+    """What of a group goes, least first, in parts each of which leaves a multiple of `size`."""
+    count = len(order)
+    least = max(size, math.ceil(LEAST_KEPT * count))
+    left = [count, *(one for one in range((count - 1) // size * size, 0, -size) if one >= least)]
+    return [order[count - before : count - after] for before, after in pairwise(left)]
 
 
 def _ranks(values: NDArray[np.float64], order: NDArray[np.intp], *, scope: Scope) -> NDArray[np.float64]:

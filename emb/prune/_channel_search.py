@@ -27,7 +27,7 @@ class Search:
     _best: tuple[int, Any] | None = None
 
     def meets(self, gone: int) -> bool:
-        """Whether the model without the first `gone` decisions meets the goal; the smallest loss that does is kept."""
+        """Whether the model without the first `gone` steps meets the goal; the smallest loss that does is kept."""
         candidate = smaller(self.model, self.queue.graph, self.queue.kept(gone))
         cost = float(self.cost(candidate))
         self._costs[gone] = cost
@@ -39,7 +39,7 @@ class Search:
         return True
 
     def bisect(self, *, tolerance: float, most_tries: int) -> None:
-        """Between 0, which does not meet the goal, and all decisions, which do; halves the MACs between them."""
+        """Between 0, which does not meet the goal, and all steps, which do; halves the MACs between them."""
         low, high = 0, len(self.queue)
         while high - low > 1 and len(self.tries) < most_tries and self._costs[high] < (1 - tolerance) * self.goal:
             middle = self.queue.nearest((self.queue.macs(low) + self.queue.macs(high)) / 2)

@@ -87,12 +87,21 @@ def untouched(model: keras.Model) -> dict[str, str]:
 
 
 def plan_for_macs(
-    model: keras.Model, scores: Scores, *, removed: float, scope: Scope, macs_before: int | None = None
+    model: keras.Model,
+    scores: Scores,
+    *,
+    removed: float,
+    scope: Scope,
+    multiple: int = 1,
+    macs_before: int | None = None,
 ) -> ChannelPlan:
     """The plan that comes nearest to removing this fraction of the MACs; removed: above 0, below 1.
 
     scope: "global" removes what is worth least in the whole model, each group's worth divided by its mean; "uniform"
     the same share of every group, to within one channel. Both leave a tenth of every group, and at least one channel.
+    multiple: the number of channels of which every group that loses some keeps a multiple; a group with less than twice
+    as many, a multiple of half of it, or a quarter. Kernels compute channels in blocks: what is left of a block costs
+    as much as all of it.
     macs_before: what the fraction is of, if not of the model itself: for steps, the MACs before the first one.
     Raises SpecError for another fraction, or one that cannot be reached, ModelError if no channel can go.
     """
@@ -102,14 +111,14 @@ def plan_for_macs(
             why="0 would leave the model as it is, 1 would leave nothing of it",
             fix="give a fraction between, e.g. 0.5",
         )
-    queue = Queue.of(model, scores, scope=scope)
+    queue = Queue.of(model, scores, scope=scope, multiple=multiple)
     whole = queue.macs(0) if macs_before is None else macs_before
     reach = 1 - queue.macs(len(queue)) / whole
     if removed > reach and not math.isclose(removed, reach, rel_tol=1e-9):
         raise SpecError(
             f"{removed:.1%} of the MACs of {model.name} cannot be removed",
-            why=f"a tenth of the channels of every group stays, with which {reach:.1%} are removed{queue.whole_ones()}",
-            fix=f"give a fraction of at most {math.floor(reach * 1000) / 1000:g}",
+            why=f"{_least(multiple)} stays, with which {reach:.1%} are removed{queue.whole_ones()}",
+            fix=f"give a fraction of at most {math.floor(reach * 1000) / 1000:g}{_or_less(multiple)}",
         )
     return queue.plan(queue.closest((1 - removed) * whole))
 
@@ -122,27 +131,30 @@ def plan_for_goal(
     cost: Callable[[keras.Model], float],
     goal: float,
     unit: str = "",
+    multiple: int = 1,
     tolerance: float = 0.02,
     most_tries: int = 10,
 ) -> Found:
     """The model that meets `cost(model) <= goal` with the fewest MACs removed, by bisection over that fraction.
 
     cost: of a model in any unit, e.g. bytes or microseconds; taken to fall with the MACs. unit: for messages.
+    multiple: see `plan_for_macs`.
     tolerance: a cost between (1 - tolerance) * goal and goal ends the search, as do `most_tries` models.
     Raises SpecError for a goal that is not above 0 or that the smallest model does not meet, telling what it costs.
     """
     if not (goal > 0 and math.isfinite(goal)):
         raise SpecError(f"{goal:g}{unit and ' ' + unit} is no goal", fix="give a number above 0")
-    search = Search(model=model, queue=Queue.of(model, scores, scope=scope), cost=cost, goal=goal)
+    queue = Queue.of(model, scores, scope=scope, multiple=multiple)
+    search = Search(model=model, queue=queue, cost=cost, goal=goal)
     if search.meets(0):
         return search.best()
-    if not search.meets(len(search.queue)):
+    if not search.meets(len(queue)):
         least = min(search.tries, key=lambda one: one.cost)
         raise SpecError(
             f"{model.name} cannot be pruned to {goal:g}{unit and ' ' + unit}",
             why=f"the nearest that was reached is {least.cost:g}{unit and ' ' + unit}, with {least.removed:.1%} of the "
-            f"MACs removed and a tenth of the channels of every group left{search.queue.whole_ones()}",
-            fix="choose a larger goal, or a smaller architecture",
+            f"MACs removed and {_least(multiple)} left{queue.whole_ones()}",
+            fix=f"choose a larger goal{_or_less(multiple)}, or a smaller architecture",
         )
     search.bisect(tolerance=tolerance, most_tries=most_tries)
     return search.best()
@@ -218,3 +230,12 @@ def sensitivity(
                 )
             )
     return tuple(rows)
+
+
+def _least(multiple: int) -> str:
+    block = f", in multiples of {multiple} as far as it has them," if multiple > 1 else ""
+    return f"a tenth of the channels of every group{block}"
+
+
+def _or_less(multiple: int) -> str:
+    return f", or a smaller multiple than {multiple}" if multiple > 1 else ""

@@ -169,6 +169,10 @@ class TrainSpec:
         )
 
 
+# Channels that a kernel computes at once: benchmarks/README.md has what the rest of a block costs.
+_BLOCK = 16
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneSpec:
     """How the trained model is made smaller, and trained on afterwards.
@@ -176,6 +180,8 @@ class PruneSpec:
     method: a public name of the registry emb.prune, or "none".  goal: what it shall reach, see emb.spec.pruning.
     criterion: of channels, what one is worth, see emb.prune.channels.
     scope: "global" compares channels or weights over all layers, "uniform" removes the same share of each.
+    channel_multiple: of which each layer keeps a multiple, see emb.prune.channels; 0 takes 16 where the goal is MACs or
+    a latency, and 1 where it is bytes.
     steps: of channels, how often some are removed and the model is trained on.
     epochs: of that training, each time; the schedule is a cosine, all else is as in [train].
     learning_rate: its highest value; 0 takes that of [train].
@@ -188,6 +194,7 @@ class PruneSpec:
     goal: float | str = ""
     criterion: Literal["taylor", "l1", "l2", "bn-scale"] = "taylor"
     scope: Literal["global", "uniform"] = "global"
+    channel_multiple: int = 0
     steps: int = 1
     epochs: int = 10
     learning_rate: float = 0.0
@@ -198,6 +205,7 @@ class PruneSpec:
 
     def __post_init__(self) -> None:
         _check(
+            (0 <= self.channel_multiple <= 256, "channel_multiple must lie in [0, 256]"),
             (self.steps >= 1, "steps must be at least 1"),
             (self.epochs >= 0, "epochs must not be negative"),
             (0 <= self.learning_rate < math.inf, "learning_rate must be a number that is not negative"),
@@ -216,6 +224,11 @@ class PruneSpec:
     def target(self) -> pruning.Goal:
         """The goal as a value. Raises ValueError without a method."""
         return pruning.goal_of(self.method, str(self.goal).removesuffix(".0"))
+
+    @property
+    def multiple(self) -> int:
+        """The channel_multiple that the goal leads to."""
+        return self.channel_multiple or (1 if self.target.kind == "bytes" else _BLOCK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,6 +355,7 @@ def _goal_checks(prune: PruneSpec) -> list[tuple[bool, str]]:
     if prune.method != "channels":
         checks = [
             (prune.steps == 1, f"steps are of channels alone; {prune.method} has no steps"),
+            (prune.channel_multiple == 0, f"channel_multiple is of channels alone; {prune.method} keeps them all"),
             (prune.criterion == "taylor", f"criterion is of channels alone; {prune.method} looks at the weights"),
         ]
     try:

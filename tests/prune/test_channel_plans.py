@@ -87,6 +87,51 @@ def test_a_tenth_of_every_group_stays(model, scores):
     assert _counts(plan)["b"] == (2, 20)
 
 
+@pytest.mark.parametrize("scope", ["global", "uniform"])
+@pytest.mark.parametrize(
+    ("multiple", "counts"),
+    [
+        (4, {"a": {10, 8, 4}, "b": {20, 16, 12, 8, 4}}),
+        (8, {"a": {10, 8, 4}, "b": {20, 16, 8}}),
+        (3, {"a": {10, 9, 6, 3}}),
+    ],
+)
+def test_what_is_left_of_a_group_is_a_multiple(model, scores, scope, multiple, counts):
+    """Of half of it in a group that has less than twice as many: a has 10 channels."""
+    seen = {name: set() for name in scores.groups}
+    for removed in np.linspace(0.05, 0.8, 16):
+        plan = channels.plan_for_macs(model, scores, removed=removed, scope=scope, multiple=multiple)
+        for name, (kept, _) in _counts(plan).items():
+            seen[name].add(kept)
+            values = np.array(scores.groups[name])
+            assert set(plan.kept[name]) == set(np.argsort(-values, kind="stable")[:kept].tolist())
+    for name, allowed in counts.items():
+        assert len(seen[name]) > 1
+        assert seen[name] <= allowed
+
+
+def test_channels_of_a_grouped_convolution_are_counted_together(made):
+    def body(layers, x):
+        x = layers.Conv2D(32, 3, name="a")(x)
+        x = layers.Conv2D(32, 3, groups=2, name="b")(x)
+        return layers.Conv2D(32, 1, name="c")(x)
+
+    model = made(body)
+    scores = channels.scores(model, criterion="l1")
+    for removed in (0.2, 0.5, 0.8):
+        plan = channels.plan_for_macs(model, scores, removed=removed, scope="global", multiple=8)
+        assert all(len(kept) % 8 == 0 for kept in plan.kept.values())
+
+
+def test_a_fraction_that_multiples_put_out_of_reach(model, scores):
+    with pytest.raises(SpecError) as caught:
+        channels.plan_for_macs(model, scores, removed=0.97, scope="global", multiple=8)
+    message = str(caught.value)
+    assert "why: a tenth of the channels of every group, in multiples of 8 as far as it has them, stays" in message
+    assert message.endswith(", or a smaller multiple than 8")
+    assert channels.plan_for_macs(model, scores, removed=0.97, scope="global").macs_after
+
+
 def test_steps_count_from_the_macs_before_the_first(model, scores):
     before = channels.macs(model)
     half = channels.smaller(model, channels.plan_for_macs(model, scores, removed=0.3, scope="global"))

@@ -44,6 +44,20 @@ def test_numbers_of_toml_are_goals_too():
     assert resolve("lenet", assignments=["prune.method=magnitude", "prune.goal=2:4"]).prune.target.of == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "assigned", "multiple"),
+    [
+        ("channels:0.5", [], 16),
+        ("channels:latency=3x", [], 16),
+        ("channels:bytes=30kB", [], 1),
+        ("channels:bytes=30kB", ["prune.channel_multiple=4"], 4),
+        ("channels:0.5", ["prune.channel_multiple=1"], 1),
+    ],
+)
+def test_the_goal_decides_of_what_channels_are_a_multiple(text, assigned, multiple):
+    assert resolve("lenet", overrides={"prune": text}, assignments=assigned).prune.multiple == multiple
+
+
 def test_none_takes_a_recipes_pruning_back():
     assert split_text("none") == ("none", "")
     recipe = resolve("lenet", overrides={"prune": "none"}, assignments=())
