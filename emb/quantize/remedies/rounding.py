@@ -100,36 +100,35 @@ def _learned(
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """1 where a weight goes up, 0 where down. unit: the error that counts as 1."""
+    import keras
     import tensorflow as tf
 
     floor, steps = tf.constant(low, tf.float32), tf.constant(step, tf.float32)
     reached = np.clip((fraction - _STRETCH_LOW) / (_STRETCH_HIGH - _STRETCH_LOW), 1e-4, 1 - 1e-4)
-    choice = tf.Variable(np.log(reached / (1 - reached)), dtype=tf.float32)
-    first, second = tf.Variable(tf.zeros_like(choice)), tf.Variable(tf.zeros_like(choice))
+    choice = keras.Variable(np.log(reached / (1 - reached)), dtype="float32", name="choice")
+    # Keras's own epsilon, 1e-7, is as large as many of these gradients.
+    optimizer = keras.optimizers.Adam(learning_rate=_LEARNING_RATE, epsilon=1e-8)
+    optimizer.build([choice])
 
     def relaxed() -> Any:
-        return tf.clip_by_value(tf.sigmoid(choice) * (_STRETCH_HIGH - _STRETCH_LOW) + _STRETCH_LOW, 0.0, 1.0)
+        return tf.clip_by_value(tf.sigmoid(choice.value) * (_STRETCH_HIGH - _STRETCH_LOW) + _STRETCH_LOW, 0.0, 1.0)
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def descend(inputs: Any, outputs: Any, exponent: Any, weight: Any, number: Any) -> None:
+    def descend(inputs: Any, outputs: Any, exponent: Any, weight: Any) -> None:
         with tf.GradientTape() as tape:
             up = relaxed()
             given = layer.with_kernel(inputs, (floor + up) * steps)
             error = tf.reduce_mean(tf.square(given - outputs)) / unit
             undecided = tf.reduce_sum(1 - tf.abs(2 * up - 1) ** exponent)
             loss = error + weight * undecided
-        gradient = tape.gradient(loss, choice)
-        first.assign(0.9 * first + 0.1 * gradient)
-        second.assign(0.999 * second + 0.001 * tf.square(gradient))
-        move = (first / (1 - 0.9**number)) / (tf.sqrt(second / (1 - 0.999**number)) + 1e-8)
-        choice.assign_sub(_LEARNING_RATE * move)
+        optimizer.apply([tape.gradient(loss, choice.value)])
 
     for number in range(STEPS):
         chosen = rng.choice(len(x), size=min(_BATCH, len(x)), replace=False)
         progress = max(0.0, number / STEPS - _FREE_SHARE) / (1 - _FREE_SHARE)
         exponent = _LAST_EXPONENT + (_FIRST_EXPONENT - _LAST_EXPONENT) * 0.5 * (1 + np.cos(np.pi * progress))
         weight = _WEIGHT if progress > 0 else 0.0
-        numbers = (tf.constant(value, tf.float32) for value in (exponent, weight, number + 1.0))
+        numbers = (tf.constant(value, tf.float32) for value in (exponent, weight))
         descend(tf.gather(x, chosen), tf.gather(wanted, chosen), *numbers)
     decided: NDArray[np.float64] = (relaxed().numpy() >= 0.5).astype(np.float64)
     return decided
