@@ -107,6 +107,9 @@ class Queue:
                 waiting.add(groups[step[0]])
         return best
 
+    def plan_for(self, macs: float) -> ChannelPlan:
+        return self.plan(self.closest(macs))
+
     def plan(self, kept: Kept) -> ChannelPlan:
         groups = self.graph.groups
         return ChannelPlan(
