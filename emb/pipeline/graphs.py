@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from emb.graph import rules
-from emb.graph.model import Graph
+from emb.graph.model import Graph, Operation, constants
 from emb.graph.vocabulary import REPRESENTATIONS
 from emb.spec.contract import TensorContract
 from emb.spec.scheme import Scheme
@@ -29,6 +29,23 @@ def scores_of(graph: Graph) -> Literal["probabilities", "logits"]:
     """What a classifier's scores are, by the last operation that computes."""
     kinds = [operation.kind for operation in graph.operations if operation.kind not in REPRESENTATIONS]
     return "probabilities" if kinds and kinds[-1] in ("SOFTMAX", "LOGISTIC") else "logits"
+
+
+def floats_among_integers(graph: Graph) -> tuple[Operation, ...]:
+    """The operations of a .tflite that compute in float32 although the model takes and returns integers.
+
+    None of an .onnx, where floats between DequantizeLinear and QuantizeLinear are how integers are written down.
+    """
+    if graph.format != "tflite" or any(graph.tensors[index].is_float for index in (*graph.inputs, *graph.outputs)):
+        return ()
+    fixed = constants(graph)
+    return tuple(
+        operation
+        for operation in graph.operations
+        if operation.kind not in REPRESENTATIONS
+        and graph.tensors[operation.outputs[0]].is_float
+        and operation.outputs[0] not in fixed
+    )
 
 
 def rules_for(scheme: Scheme, *, file_format: str, kept: Collection[str] = ()) -> tuple[rules.Rule, ...]:

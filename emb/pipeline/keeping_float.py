@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from emb.data import sample
 from emb.graph.model import Graph, constants, consumers
+from emb.graph.vocabulary import REPRESENTATIONS
 from emb.pipeline.quantized_models import Candidate, write_candidate
 from emb.pipeline.repair_bench import FLOAT, QUANTIZED, Bench, Tried
 from emb.pipeline.stages import write_float
@@ -48,6 +49,15 @@ class _Network:
             if set(operation.outputs) & set(self.graph.outputs)
         }
         return tuple(layer for layer in dict.fromkeys(self.layers) if layer and layer not in last)
+
+    @property
+    def in_floats(self) -> frozenset[str]:
+        """The layers with an operation that writes floats."""
+        return frozenset(
+            layer
+            for operation, layer in zip(self.graph.operations, self.layers, strict=True)
+            if operation.kind not in REPRESENTATIONS and self.graph.tensors[operation.outputs[0]].is_float
+        )
 
     def outputs_of(self, layers: Collection[str]) -> frozenset[str]:
         """The first tensors that their operations write."""
@@ -104,8 +114,10 @@ def keep_float(best: Candidate, bench: Bench, scratch: Path) -> Tried:
 
     grown, reached = _grown(network, worst, is_enough)
     needed = _thinned(grown, worst, is_enough) if reached else grown
-    chosen = [layer for layer in network.candidates if layer in needed]
-    bench.quantize(folder, pixels=pixels, kept=network.outputs_of(chosen))
+    bench.quantize(folder, pixels=pixels, kept=network.outputs_of(needed))
+    # Some layers have no integer form beside a float one, and follow it.
+    following = _network(folder / QUANTIZED, best).in_floats
+    chosen = [layer for layer in network.candidates if layer in needed or layer in following]
     floats = FloatLayers(
         layers=tuple(chosen),
         macs_share=network.share_of_macs(chosen),

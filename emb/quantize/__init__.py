@@ -74,7 +74,7 @@ def quantize_tflite(
     known: ranges that were chosen before, for tensors that are recognized by their values; others follow from `method`.
     kept: of a calibrated scheme, what compute in float32 all the same: the operations that first write these tensors of
     the float file, but for the one that writes the model's output. A DEQUANTIZE stands before them and a QUANTIZE
-    behind, where an operation of integers is their neighbour.
+    behind, where an operation of integers is their neighbour. A few kinds (LEAKY_RELU, a ReLU in ONNX) follow them.
     Raises ExportError naming the operation where the scheme cannot be had in TFLite or a float tensor remains,
     ModelError for activations that are not finite, DataError for calibration images that do not fit the model.
     """

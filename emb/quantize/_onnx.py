@@ -18,7 +18,7 @@ from emb.errors import ExportError, ModelError
 from emb.quantize import _onnx_graph as og
 from emb.quantize._calibration import checked_images
 from emb.quantize._known import KnownRange, moments, recognized
-from emb.quantize._onnx_border import check_integer_only, quantized_input, uint8_border
+from emb.quantize._onnx_border import check_integer_only, quantized_input, uint8_border, with_activations
 from emb.quantize._onnx_rewrite import global_pools_to_pools, means_to_global_pools, tanh_ranges, tanh_to_sigmoid
 from emb.quantize._onnx_sums import codes_of_sums, ranges_of, write_codes
 from emb.quantize._onnx_tables import functions_to_stand_ins, stand_ins_to_tables
@@ -50,7 +50,6 @@ def quantize(
     model = og.load(float_path)
     _check_float(model, float_path)
     if scheme.calibrated:
-        kept -= {value.name for value in model.graph.output}
         model = _static(model, calibration, scheme=scheme, method=method, pixels=pixels, known=known, kept=kept)
     elif scheme.weights == "float16":
         _weights_to_float16(model)
@@ -72,6 +71,7 @@ def _static(
 ) -> Any:
     model = means_to_global_pools(og.prepared(model))
     global_pools_to_pools(model)
+    kept = with_activations(model.graph, kept) - {output.name for output in model.graph.output}
     value = og.model_input(model.graph)
     images = _calibration_input(calibration, og.shape_of(value), scheme=scheme, pixels=pixels)
 

@@ -16,6 +16,7 @@ from emb.quantize._onnx_graph import constants, model_input
 from emb.quantize._ranges import Range
 from emb.spec.scheme import Scheme
 
+_FUSED = ("Relu", "Clip")
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 # Operations that ONNX Runtime's CPU kernels compute on 8-bit integers, alone or fused with their neighbours.
 _INTEGER = """
@@ -23,6 +24,15 @@ _INTEGER = """
     Softmax Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Gather Pad Resize Where ArgMax Identity
     DepthToSpace SpaceToDepth
 """
+
+
+def with_activations(graph: Any, kept: Collection[str]) -> frozenset[str]:
+    """`kept`, and what the ReLUs right behind these operations write, which are one with them in a runtime."""
+    found = set(kept)
+    for node in graph.node:
+        if node.op_type in _FUSED and node.input[0] in found:
+            found.add(node.output[0])
+    return frozenset(found)
 
 
 def quantized_input(graph: Any, found: Range) -> None:

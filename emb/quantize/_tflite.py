@@ -23,7 +23,7 @@ from emb.quantize._op_versions import raise_versions
 from emb.quantize._ranges import Activations, Range, calibrate, input_code, input_code_16
 from emb.quantize._tflite_activations import activations
 from emb.quantize._tflite_float16 import weights_to_float16
-from emb.quantize._tflite_islands import close_islands
+from emb.quantize._tflite_islands import beside, close_islands
 from emb.quantize._tflite_parts import drop_unused_buffers
 from emb.quantize._tflite_uint8 import uint8_border
 from emb.spec.contract import Pixels
@@ -60,7 +60,7 @@ def quantize(
     if scheme.io == "uint8":
         uint8_border(model)
     if scheme.integer_only:
-        _check_integer_only(model, scheme, kept=kept)
+        _check_integer_only(model, scheme, kept=beside(model, kept))
     out_path.write_bytes(fb.pack(model))
 
 
@@ -221,16 +221,16 @@ def _check_integer_only(model: Any, scheme: Scheme, *, kept: frozenset[str]) -> 
     """kept: names of the first outputs of the operations that were to stay float."""
     subgraph = model.subgraphs[0]
     floats = [one for one in subgraph.operators if fb.tensor_name(subgraph.tensors[one.outputs[0]]) in kept]
-    # What they write, and what is widened for them alone.
-    allowed = {int(index) for operator in floats for index in (*operator.inputs, *operator.outputs)}
-    for operator in subgraph.operators:
-        if operator not in floats and fb.operation_name(model, operator) != "QUANTIZE":
-            allowed -= {int(index) for index in operator.inputs}
+    widened = {int(index) for operator in floats for index in operator.inputs}
+    others = [one for one in subgraph.operators if one not in floats]
+    for operator in others:
+        widened -= {int(index) for index in operator.inputs}
     faults = [
         f"{fb.operation_name(model, operator)} writes {fb.tensor_name(subgraph.tensors[index])} as float32"
-        for operator in subgraph.operators
+        for operator in others
         for index in operator.outputs
-        if fb.type_name(subgraph.tensors[index]).startswith("FLOAT") and int(index) not in allowed
+        if fb.type_name(subgraph.tensors[index]).startswith("FLOAT")
+        and not (fb.operation_name(model, operator) == "DEQUANTIZE" and int(index) in widened)
     ]
     if faults:
         raise ExportError(
