@@ -2,7 +2,8 @@
 
 A layer's rounding is judged alone: in a simulation that rounds its weights and its output and nothing else, by how far
 the scores move. Its output stays a real number only where who reads it computes in floats as well, so that a layer and
-its readers are left in float together; those that are not needed are taken back.
+its readers are left in float together; those that are not needed are taken back. Layers that integers cannot compute at
+all are left in float first.
 """
 
 from __future__ import annotations
@@ -59,6 +60,14 @@ class _Network:
             if operation.kind not in REPRESENTATIONS and self.graph.tensors[operation.outputs[0]].is_float
         )
 
+    def layers_of(self, outputs: Collection[str]) -> frozenset[str]:
+        """The layers whose operations first write these tensors."""
+        return frozenset(
+            layer
+            for operation, layer in zip(self.graph.operations, self.layers, strict=True)
+            if layer and self.graph.tensors[operation.outputs[0]].name in outputs
+        )
+
     def outputs_of(self, layers: Collection[str]) -> frozenset[str]:
         """The first tensors that their operations write."""
         return frozenset(
@@ -98,22 +107,30 @@ def keep_float(best: Candidate, bench: Bench, scratch: Path) -> Tried:
 
     All that were tried where the goal is not reached. scratch: a folder for files.
     """
+    from emb.quantize import without_integer_form
+
     folder = scratch / "in float"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     write_candidate(folder, replace(best, float_layers=()), bench.images)
     pixels = write_float(folder / "model.keras", folder / FLOAT, work=bench.work)
     network = _network(folder / FLOAT, best)
-    bench.quantize(folder, pixels=pixels)
-    integer_bytes = (folder / QUANTIZED).stat().st_size
-    worst = _worst_first(network, bench, folder, pixels=pixels)
 
     def is_enough(layers: Collection[str]) -> bool:
         bench.quantize(folder, pixels=pixels, kept=network.outputs_of(layers))
         return bench.correct_of(folder / QUANTIZED) >= bench.enough
 
-    grown, reached = _grown(network, worst, is_enough)
-    needed = _thinned(grown, worst, is_enough) if reached else grown
+    integers_bytes: int | None = None
+    needed = network.layers_of(without_integer_form(folder / FLOAT))
+    if needed:
+        # There is no int8 file in which the others could be judged, one by one.
+        reached = is_enough(needed)
+    else:
+        bench.quantize(folder, pixels=pixels)
+        integers_bytes = (folder / QUANTIZED).stat().st_size
+        worst = _worst_first(network, bench, folder, pixels=pixels)
+        grown, reached = _grown(network, worst, is_enough)
+        needed = _thinned(grown, worst, is_enough) if reached else grown
     bench.quantize(folder, pixels=pixels, kept=network.outputs_of(needed))
     # Some layers have no integer form beside a float one, and follow it.
     following = _network(folder / QUANTIZED, best).in_floats
@@ -121,7 +138,7 @@ def keep_float(best: Candidate, bench: Bench, scratch: Path) -> Tried:
     floats = FloatLayers(
         layers=tuple(chosen),
         macs_share=network.share_of_macs(chosen),
-        added_bytes=(folder / QUANTIZED).stat().st_size - integer_bytes,
+        added_bytes=None if integers_bytes is None else (folder / QUANTIZED).stat().st_size - integers_bytes,
     )
     with_folded = dict.fromkeys(one for layer in chosen for one in (layer, *network.folded.get(layer, ())))
     return Tried(

@@ -35,6 +35,7 @@ __all__ = [
     "quantize_onnx",
     "quantize_tflite",
     "simulate_except",
+    "without_integer_form",
 ]
 
 SCHEMES = Registry("emb.quantize", kind="quantization scheme")
@@ -150,6 +151,16 @@ def simulate_except(float_path: Path, int8_path: Path, out_path: Path, *, kept: 
     from emb.quantize._layer_errors import simulate_except as simulate
 
     simulate(float_path, int8_path, out_path, kept=kept)
+
+
+def without_integer_form(float_path: Path) -> frozenset[str]:
+    """The operations of a float .tflite that int8 has no kernel for, by the tensors that they first write.
+
+    Raises ModelError for what is no float model, ExportError if it cannot be quantized at all.
+    """
+    from emb.quantize._tflite import without_integer_form as names
+
+    return names(float_path)
 
 
 def keep_float(float_path: Path, int8_path: Path, out_path: Path, *, kept: Sequence[bool]) -> None:

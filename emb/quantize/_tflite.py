@@ -102,6 +102,28 @@ def _static(
     return quantized
 
 
+def without_integer_form(float_path: Path) -> frozenset[str]:
+    """See emb.quantize.without_integer_form."""
+    model = fb.load(float_path)
+    _check_float(model, float_path)
+    subgraph = model.subgraphs[0]
+    # What stays float does not depend on the ranges.
+    statistics = {
+        fb.tensor_name(tensor): _statistics(Range(lowest=-1.0, highest=1.0), rank=max(1, len(tensor.shape)))
+        for tensor in subgraph.tensors
+        if fb.type_name(tensor) == "FLOAT32" and not fb.is_constant(model, tensor)
+    }
+    quantized = _by_recipe(float_path.read_bytes(), _recipe("static_wi8_ai8"), statistics)
+    close_islands(quantized)
+    tensors = quantized.subgraphs[0].tensors
+    return frozenset(
+        fb.tensor_name(tensors[operator.outputs[0]])
+        for operator in quantized.subgraphs[0].operators
+        if fb.operation_name(quantized, operator) != "DEQUANTIZE"
+        and fb.type_name(tensors[operator.outputs[0]]).startswith("FLOAT")
+    )
+
+
 def int8_except(float_path: Path, ranges: Mapping[str, Range], *, kept: Collection[str]) -> bytes:
     """The content of a static int8 .tflite in which some operations compute in float32.
 

@@ -50,17 +50,20 @@ class RepairTry:
 class FloatLayers:
     """Layers that compute in float32 within an int8 file, and what that costs.
 
-    macs_share: of the model's multiplications, theirs, in [0, 1].  added_bytes: of the .tflite.
+    macs_share: of the model's multiplications, theirs, in [0, 1].  added_bytes: of the .tflite; None where integers
+    alone cannot compute the model.
     """
 
     layers: tuple[str, ...]
     macs_share: float
-    added_bytes: int
+    added_bytes: int | None
 
     def line(self, scheme: str) -> str:
         count = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
-        cost = f"{100 * self.macs_share:.2f} % of the MACs, {self.added_bytes:+,} bytes"
-        return f"{scheme}, {count} in float32: {', '.join(self.layers)}; {cost}"
+        size = "" if self.added_bytes is None else f", {self.added_bytes:+,} bytes"
+        return (
+            f"{scheme}, {count} in float32: {', '.join(self.layers)}; {100 * self.macs_share:.2f} % of the MACs{size}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

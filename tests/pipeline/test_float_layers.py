@@ -289,3 +289,27 @@ def test_what_others_say_of_such_a_file(repaired: dict[str, Any], emb: Any) -> N
     assert "up, down compute in float32, which is not the same bits everywhere" in refused
     refused = emb.run("inspect", str(build), "--quantization-error", expect=2).stderr
     assert "irreparable-int8.tflite is not int8 throughout" in refused
+
+
+@pytest.mark.slow
+def test_a_layer_that_integers_cannot_compute(emb: Any, tmp_path: Path) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((28, 28, 1), name="image")
+    x = keras.layers.Rescaling(1 / 255, name="unit")(image)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="first")(x)
+    x = keras.layers.Conv2D(8, 3, strides=2, name="second")(x)
+    x = keras.layers.Flatten(name="flat")(keras.layers.Activation("softsign", name="odd")(x))
+    keras.Model(image, keras.layers.Dense(10, activation="softmax", name="scores")(x)).save(tmp_path / "odd.keras")
+    # The network is not trained, and what it says by chance moves with every rounding.
+    arguments = ("build", str(tmp_path / "odd.keras"), *OWN[:-3], "int8", "--max-drop", "5", "--keep-float")
+    report = emb.json(*arguments, "--output", str(tmp_path / "built"))
+    (repair,) = report["repairs"]
+    assert "ABS writes" in repair["first_failure"]
+    assert repair["float_layers"] == {"layers": ["odd"], "macs_share": 0.0, "added_bytes": None}
+    graph = read(tmp_path / "built" / "odd-int8.tflite")
+    floats = [one for one in graph.operations if graph.tensors[one.outputs[0]].is_float]
+    assert {one.kind for one in floats} == {"DEQUANTIZE", "ABS", "ADD", "DIV"}
+    assert {row["format"] for row in report["rows"] if row["scheme"] == "int8"} == {"tflite", "onnx"}
+    assert all(row["agreement"] > 0.8 for row in report["rows"])
