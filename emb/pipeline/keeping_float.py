@@ -107,30 +107,13 @@ def keep_float(best: Candidate, bench: Bench, scratch: Path) -> Tried:
 
     All that were tried where the goal is not reached. scratch: a folder for files.
     """
-    from emb.quantize import without_integer_form
-
     folder = scratch / "in float"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     write_candidate(folder, replace(best, float_layers=()), bench.images)
     pixels = write_float(folder / "model.keras", folder / FLOAT, work=bench.work)
     network = _network(folder / FLOAT, best)
-
-    def is_enough(layers: Collection[str]) -> bool:
-        bench.quantize(folder, pixels=pixels, kept=network.outputs_of(layers))
-        return bench.correct_of(folder / QUANTIZED) >= bench.enough
-
-    integers_bytes: int | None = None
-    needed = network.layers_of(without_integer_form(folder / FLOAT))
-    if needed:
-        # There is no int8 file in which the others could be judged, one by one.
-        reached = is_enough(needed)
-    else:
-        bench.quantize(folder, pixels=pixels)
-        integers_bytes = (folder / QUANTIZED).stat().st_size
-        worst = _worst_first(network, bench, folder, pixels=pixels)
-        grown, reached = _grown(network, worst, is_enough)
-        needed = _thinned(grown, worst, is_enough) if reached else grown
+    needed, integers_bytes = _needed(network, bench, folder, pixels=pixels)
     bench.quantize(folder, pixels=pixels, kept=network.outputs_of(needed))
     # Some layers have no integer form beside a float one, and follow it.
     following = _network(folder / QUANTIZED, best).in_floats
@@ -144,9 +127,28 @@ def keep_float(best: Candidate, bench: Bench, scratch: Path) -> Tried:
     return Tried(
         candidate=replace(best, float_layers=tuple(with_folded)),
         layers=tuple(chosen),
-        shortfall="" if reached else f"the goal is not reached with {len(chosen)} of {len(network.candidates)} layers",
+        shortfall=f"the goal is not reached with {len(chosen)} of {len(network.candidates)} layers",
         float_layers=floats,
     )
+
+
+def _needed(network: _Network, bench: Bench, folder: Path, *, pixels: Pixels) -> tuple[frozenset[str], int | None]:
+    """(layers to leave in float32, bytes of the file without any); None where there is no such file."""
+    from emb.quantize import without_integer_form
+
+    if found := network.layers_of(without_integer_form(folder / FLOAT)):
+        # Without an int8 file the others cannot be judged, one by one.
+        return found, None
+    bench.quantize(folder, pixels=pixels)
+    integers_bytes = (folder / QUANTIZED).stat().st_size
+    worst = _worst_first(network, bench, folder, pixels=pixels)
+
+    def is_enough(layers: Collection[str]) -> bool:
+        bench.quantize(folder, pixels=pixels, kept=network.outputs_of(layers))
+        return bench.correct_of(folder / QUANTIZED) >= bench.enough
+
+    grown, reached = _grown(network, worst, is_enough)
+    return _thinned(grown, worst, is_enough) if reached else grown, integers_bytes
 
 
 def _network(path: Path, candidate: Candidate) -> _Network:

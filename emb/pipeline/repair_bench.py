@@ -22,7 +22,7 @@ FLOAT, QUANTIZED = "float.tflite", "quantized.tflite"
 class Tried:
     """A remedy's result. layers: that it changed, the most changed first.
 
-    shortfall: why it must be undone although it may gain, or "".  float_layers: that it left in float32, if any.
+    float_layers: that it left in float32, if any.  shortfall: why these are undone where the goal is not reached.
     """
 
     candidate: Candidate

@@ -125,7 +125,8 @@ def _tried(
         correct_after=correct,
         seconds=round(time.monotonic() - began, 1),
         failure=failure,
-        shortfall=tried.shortfall if correct < bench.enough else "",
+        # Floats are for the goal alone: short of it they would only hide from the training what it should mend.
+        shortfall="" if correct >= bench.enough or tried.float_layers is None else tried.shortfall,
     )
 
 

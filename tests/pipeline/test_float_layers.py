@@ -127,7 +127,7 @@ def test_what_a_repair_with_float_layers_says() -> None:
         "quantization-aware training +35.00 points, kept, 2.0 s: 1 tensor or layer: a",
         "layers in float32 +9.50 points, kept, 1.0 s: 1 tensor or layer: b",
         "repaired: 94.50 %, -0.50 points against float",
-        "int8, 1 layer in float32: b; 12.50 % of the MACs, +1,234 bytes",
+        "int8, 1 layer in float32: b; 12.50 % of the MACs, +1,234 bytes; such a file cannot be bundled",
     ]
     assert REPAIR.is_reached
     assert (REPAIR.enough, REPAIR.correct) == (189, 189)
