@@ -61,7 +61,8 @@ class FloatLayers:
     def line(self, scheme: str) -> str:
         count = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
         size = "" if self.added_bytes is None else f", {self.added_bytes:+,} bytes"
-        return f"{scheme}, {count} in float32: {', '.join(self.layers)}; {100 * self.macs_share:.2f} % of the MACs{size}; such a file cannot be bundled"
+        cost = f"{100 * self.macs_share:.2f} % of the MACs{size}; such a file cannot be bundled"
+        return f"{scheme}, {count} in float32: {', '.join(self.layers)}; {cost}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
