@@ -61,6 +61,13 @@ def build(
             help="Repair int8 files that lose more accuracy on validation images; an error if nothing helps.",
         ),
     ] = None,
+    keep_float: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-float/--no-keep-float",
+            help="Whether a repair may leave the worst layers in float32; else only for a --target that runs them.",
+        ),
+    ] = None,
     formats: Annotated[
         str | None,
         typer.Option("--format", metavar="FORMATS", help="tflite or tflite,onnx."),
@@ -125,6 +132,7 @@ def build(
                 "quantize.calibration_images": calibration,
                 "quantize.calibration_method": calibration_method,
                 "repair.max_drop": max_drop,
+                "repair.keep_float": None if keep_float is None else "allow" if keep_float else "never",
                 "export.formats": formats,
                 "data.skip_bad": skip_bad or None,
                 "model.weights": weights,

@@ -254,6 +254,9 @@ def _totals(inspection: Inspection) -> list[str]:
         f"{total.parameters:,} parameters in {total.constant_bytes:,} bytes of constants, {total.macs:,} MACs",
         f"activations: {_count(total.peak_live_bytes)} bytes alive at once, a lower bound for the arena",
     ]
+    if inspection.in_floats:
+        names = ", ".join(_short(name) for name in inspection.in_floats)
+        lines.append(f"in float32, between a DEQUANTIZE and a QUANTIZE: {names}")
     if inspection.stem:
         lines.append(f"beginning: {inspection.stem}")
     if total.uncounted:

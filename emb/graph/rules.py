@@ -5,7 +5,7 @@ A rule takes a Graph and returns its violations; it decides nothing else, and no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from emb.graph.model import ABSENT, UNKNOWN, Graph, Operation, Tensor, data_input, producers
@@ -43,28 +43,31 @@ def check(graph: Graph, rules: Iterable[Rule]) -> tuple[Violation, ...]:
     return tuple(violation for rule in rules for violation in rule(graph))
 
 
-def no_float_tensor(graph: Graph) -> tuple[Violation, ...]:
+def no_float_tensor(graph: Graph, *, kept: Collection[str] = ()) -> tuple[Violation, ...]:
     """An integer-only model must hold no float tensor
 
     For TFLite. In ONNX the float tensors between DequantizeLinear and QuantizeLinear are how int8 is written down;
     there the rule is every_product_is_quantized.
+    kept: names of operations that compute in floats on purpose; what they alone read and write may be float.
     """
+    allowed = _tensors_of(graph, kept)
     return tuple(
         _violation(no_float_tensor, operation=_named(operation), tensor=tensor, detail=tensor.dtype)
-        for operation, tensor in _touched(graph)
-        if tensor.is_float
+        for operation, index, tensor in _touched(graph)
+        if tensor.is_float and index not in allowed
     )
 
 
-def every_product_is_quantized(graph: Graph) -> tuple[Violation, ...]:
+def every_product_is_quantized(graph: Graph, *, kept: Collection[str] = ()) -> tuple[Violation, ...]:
     """Every convolution and matrix product must take its data and its weights from DequantizeLinear
 
     For ONNX; operators that multiply integers by themselves (QLinearConv) are quantized as they are.
+    kept: names of operations that compute in floats on purpose.
     """
     written_by = producers(graph)
     found = []
     for operation in graph.operations:
-        if operation.kind not in PRODUCTS or operation.native in INTEGER_PRODUCTS:
+        if operation.kind not in PRODUCTS or operation.native in INTEGER_PRODUCTS or operation.name in kept:
             continue
         for index in (data_input(operation), operation.inputs[1] if len(operation.inputs) > 1 else ABSENT):
             source = written_by.get(index)
@@ -90,7 +93,7 @@ def static_shapes(graph: Graph) -> tuple[Violation, ...]:
             tensor=tensor,
             detail=f"shape {'unknown' if tensor.shape is None else list(tensor.shape)}",
         )
-        for operation, tensor in _touched(graph)
+        for operation, _, tensor in _touched(graph)
         if tensor.shape is None or UNKNOWN in tensor.shape
     )
 
@@ -120,11 +123,13 @@ def no_shape_arithmetic(graph: Graph) -> tuple[Violation, ...]:
     )
 
 
-def one_number_format(graph: Graph) -> tuple[Violation, ...]:
+def one_number_format(graph: Graph, *, kept: Collection[str] = ()) -> tuple[Violation, ...]:
     """A model whose inputs and outputs have the activations' number format must convert nothing on the way
 
     QUANTIZE from int8 to int8 only changes the scale (before a concatenation, say), and is no conversion.
+    kept: names of operations that compute in floats on purpose; what is converted for them alone may be.
     """
+    allowed = _tensors_of(graph, kept)
     return tuple(
         _violation(
             one_number_format,
@@ -135,6 +140,7 @@ def one_number_format(graph: Graph) -> tuple[Violation, ...]:
         for operation in graph.operations
         if operation.kind in {"QUANTIZE", "DEQUANTIZE", "CAST"}
         and graph.tensors[operation.inputs[0]].dtype != graph.tensors[operation.outputs[0]].dtype
+        and not allowed & {operation.inputs[0], operation.outputs[0]}
     )
 
 
@@ -161,15 +167,25 @@ def _violation(rule: Rule, *, operation: str = "", tensor: Tensor | None = None,
     )
 
 
-def _touched(graph: Graph) -> Iterator[tuple[Operation | None, Tensor]]:
-    """Each tensor once, with the first operation that reads or writes it; the border's own come without one."""
+def _tensors_of(graph: Graph, kept: Collection[str]) -> frozenset[int]:
+    """The float tensors that operations of these names touch, and no others but what changes the representation."""
+    touched: set[int] = set()
+    others = {*graph.inputs, *graph.outputs}
+    for operation in graph.operations:
+        if operation.kind not in {"QUANTIZE", "DEQUANTIZE"}:
+            (touched if operation.name in kept else others).update((*operation.inputs, *operation.outputs))
+    return frozenset(index for index in touched - others - {ABSENT} if graph.tensors[index].is_float)
+
+
+def _touched(graph: Graph) -> Iterator[tuple[Operation | None, int, Tensor]]:
+    """(first operation that reads or writes it, index, tensor) of each; the border's own come without an operation."""
     seen: set[int] = set()
     for operation in graph.operations:
         for index in (*operation.inputs, *operation.outputs):
             if index != ABSENT and index not in seen:
                 seen.add(index)
-                yield operation, graph.tensors[index]
+                yield operation, index, graph.tensors[index]
     for index in (*graph.inputs, *graph.outputs):
         if index not in seen:
             seen.add(index)
-            yield None, graph.tensors[index]
+            yield None, index, graph.tensors[index]

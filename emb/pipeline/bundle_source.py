@@ -57,7 +57,10 @@ def chosen_model(build: Path, target: Target, file: str | None) -> Deliverable:
             raise ModelError(f"{build} has no model {file!r}", fix=nearest(file, names))
         models = [model for model in models if model["file"] == file]
     formats = {read for runtime in target.runtimes for read in RUNTIMES.get(runtime).FORMATS}
-    fit = [model["file"] for model in models if model["scheme"] in _SCHEMES and model["format"] in formats]
+    able = [model for model in models if model["scheme"] in _SCHEMES and model["format"] in formats]
+    fit = [model["file"] for model in able if not model.get("float_layers")]
+    if able and not fit:
+        raise _answers_in_floats(able[0], target)
     if not fit:
         raise ModelError(
             f"{build} has no int8 model for {target.name}"
@@ -68,6 +71,14 @@ def chosen_model(build: Path, target: Target, file: str | None) -> Deliverable:
             fix="build one: emb build RECIPE --quantize int8",
         )
     return find(build / fit[0])
+
+
+def _answers_in_floats(model: Mapping[str, Any], target: Target) -> ModelError:
+    return ModelError(
+        f"{model['file']} cannot be bundled for {target.name}",
+        why=f"{', '.join(model['float_layers'])} compute in float32, which is not the same bits everywhere",
+        fix="build it without: --no-keep-float; it may lose more, or need more with --max-drop",
+    )
 
 
 def _require_untouched(path: Path, digest: str, *, copy: Path | None = None) -> None:

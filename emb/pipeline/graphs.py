@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from emb.graph import rules
-from emb.graph.model import Graph
+from emb.graph.model import Graph, Operation, constants
 from emb.graph.vocabulary import REPRESENTATIONS
 from emb.spec.contract import TensorContract
 from emb.spec.scheme import Scheme
@@ -29,12 +31,33 @@ def scores_of(graph: Graph) -> Literal["probabilities", "logits"]:
     return "probabilities" if kinds and kinds[-1] in ("SOFTMAX", "LOGISTIC") else "logits"
 
 
-def rules_for(scheme: Scheme, *, file_format: str) -> tuple[rules.Rule, ...]:
-    """What emb promises of every file it exports in `scheme`."""
+def floats_among_integers(graph: Graph) -> tuple[Operation, ...]:
+    """The operations of a .tflite that compute in float32 although the model takes and returns integers.
+
+    None of an .onnx, where floats between DequantizeLinear and QuantizeLinear are how integers are written down.
+    """
+    if graph.format != "tflite" or any(graph.tensors[index].is_float for index in (*graph.inputs, *graph.outputs)):
+        return ()
+    fixed = constants(graph)
+    return tuple(
+        operation
+        for operation in graph.operations
+        if operation.kind not in REPRESENTATIONS
+        and graph.tensors[operation.outputs[0]].is_float
+        and operation.outputs[0] not in fixed
+    )
+
+
+def rules_for(scheme: Scheme, *, file_format: str, kept: Collection[str] = ()) -> tuple[rules.Rule, ...]:
+    """What emb promises of every file it exports in `scheme`.
+
+    kept: names of the file's operations that compute in floats on purpose.
+    """
     always = (rules.single_input_and_output, rules.batch_of_one, rules.static_shapes, rules.no_custom_operation)
     if not scheme.integer_only:
         return always
     if file_format == "onnx":
-        return (*always, rules.every_product_is_quantized)
+        return (*always, partial(rules.every_product_is_quantized, kept=kept))
     converts = scheme.io != scheme.activations  # then the border's conversions are what was asked for
-    return (*always, rules.no_float_tensor, *(() if converts else (rules.one_number_format,)))
+    one_format = () if converts else (partial(rules.one_number_format, kept=kept),)
+    return (*always, partial(rules.no_float_tensor, kept=kept), *one_format)

@@ -12,6 +12,7 @@ from emb.graph import files
 from emb.graph.cost import GraphCost, OperationCost, cost
 from emb.graph.model import ABSENT, Graph, Operation
 from emb.graph.receptive import covered_share, image_grid
+from emb.pipeline.graphs import floats_among_integers
 
 if TYPE_CHECKING:
     from emb.spec.recipe import Recipe
@@ -24,6 +25,7 @@ class Inspection:
     """source: the file or recipe.  file_bytes: size of the file; None for a recipe.
 
     stem: the sentence that says which beginning a recipe's network got for its images; "" if there is but one.
+    in_floats: the operations that compute in float32 in a .tflite of integers.
     """
 
     source: str
@@ -31,6 +33,7 @@ class Inspection:
     graph: Graph
     cost: GraphCost
     stem: str = ""
+    in_floats: tuple[str, ...] = ()
 
 
 def inspect(
@@ -73,6 +76,7 @@ def document(inspection: Inspection) -> dict[str, Any]:
         "inputs": [_tensor(graph, index) for index in graph.inputs],
         "outputs": [_tensor(graph, index) for index in graph.outputs],
         "stem": inspection.stem or None,
+        "in_float32": list(inspection.in_floats),
         "operations": [
             _operation(graph, operation, row) for operation, row in zip(graph.operations, total.operations, strict=True)
         ],
@@ -90,7 +94,8 @@ def document(inspection: Inspection) -> dict[str, Any]:
 
 def _inspection(source: str, graph: Graph, path: Path | None, *, stem: str = "") -> Inspection:
     file_bytes = path.stat().st_size if path is not None else None
-    return Inspection(source=source, file_bytes=file_bytes, graph=graph, cost=cost(graph), stem=stem)
+    floats = tuple(operation.name for operation in floats_among_integers(graph))
+    return Inspection(source=source, file_bytes=file_bytes, graph=graph, cost=cost(graph), stem=stem, in_floats=floats)
 
 
 def _inspect_recipe(name: str, *, data_dir: Path | None, trust_model: bool, classes: int | None) -> Inspection:

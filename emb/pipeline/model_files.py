@@ -10,6 +10,7 @@ from emb.errors import ModelError
 from emb.graph.model import Graph, constants
 from emb.pipeline import build
 from emb.pipeline.deliverable import find_all, located
+from emb.pipeline.graphs import floats_among_integers
 from emb.pipeline.json_files import read_json
 from emb.pipeline.output import directory_for
 from emb.pipeline.plan import source_format
@@ -57,6 +58,12 @@ def of_build(path: Path, *, data: str | None, trust_model: bool, with_int8: bool
             f"{path} has no {' and no '.join(missing)} .tflite",
             why="int8 is compared with float32 in TFLite, whose runtimes give out every tensor",
             fix="build the model with it: emb build RECIPE --quantize int8",
+        )
+    if with_int8 and (floats := floats_among_integers(by_scheme["int8"].graph)):
+        raise ModelError(
+            f"{by_scheme['int8'].path.name} is not int8 throughout",
+            why=f"a repair left {', '.join(operation.name for operation in floats)} in float32",
+            fix="build it without --max-drop, and look at that",
         )
     chosen = by_scheme["float32"]
     if not chosen.recipe:

@@ -125,6 +125,7 @@ def _contract(planned: Plan, done: Mapping[str, Artifact]) -> Contract:
                 input=TensorContract(**graph["input"]),
                 output=TensorContract(**graph["output"]),
                 scores=graph["scores"],
+                float_layers=tuple(graph["float_layers"]),
             )
         )
     return Contract(

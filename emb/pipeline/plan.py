@@ -83,6 +83,7 @@ def plan(
         )
         models = [unpruned, model]
     formats = _formats(recipe)
+    float_refusal = targeting.float_refusal(recipe, aim) if recipe.repair.is_wanted else ""
     files = []
     for scheme, file_format in _wanted(recipe, formats):
         file, stages = _file(
@@ -91,6 +92,7 @@ def plan(
             is_first_format=file_format == formats[0],
             data_digest=data_digest,
             machine_digest=machine_digest,
+            float_refusal=float_refusal,
         )
         files.append(file)
         for stage in stages:
@@ -124,19 +126,20 @@ def _file(
     is_first_format: bool,
     data_digest: str,
     machine_digest: str,
+    float_refusal: str,
 ) -> tuple[PlannedFile, list[Stage]]:
     """One file of the build, and all stages from the model to its latency. The build goes on without other formats."""
-    stages = _changing_stages(recipe, scheme, model_file, data_digest=data_digest)
+    stages = _changing_stages(recipe, scheme, model_file, data_digest=data_digest, float_refusal=float_refusal)
     source, source_file = (stages[-1].name, "model.keras") if stages else ("model", model_file)
     made = planned.float_stage(
         recipe, file_format, source_file, optional=bool(stages) or not is_first_format, source=source
     )
+    chosen = source if stages else ""
     stages = [*stages, made]
     if scheme.name != "float32":
-        chosen = source if len(stages) > 1 else ""
         made = planned.quantize_stage(recipe, file_format, scheme, source=made.name, chosen=chosen)
         stages.append(made)
-    check = planned.check_stage(file_format, scheme, source=made.name, optional=made.optional)
+    check = planned.check_stage(file_format, scheme, source=made.name, optional=made.optional, chosen=chosen)
     stages.append(check)
     rows = []
     ways = ways_to_run(file_format, scheme=scheme.name, with_reference_kernels=scheme.integer_only)
@@ -157,7 +160,9 @@ def _file(
     return file, stages
 
 
-def _changing_stages(recipe: Recipe, scheme: Scheme, model_file: str, *, data_digest: str) -> list[Stage]:
+def _changing_stages(
+    recipe: Recipe, scheme: Scheme, model_file: str, *, data_digest: str, float_refusal: str
+) -> list[Stage]:
     """What changes the model's weights on the way to the files of one scheme, in order."""
     from emb.quantize import SCHEMES
 
@@ -174,7 +179,11 @@ def _changing_stages(recipe: Recipe, scheme: Scheme, model_file: str, *, data_di
         source, source_file = (stages[-1].name, "model.keras") if stages else ("model", model_file)
         # int8 and int8-uint8 are one graph inside.
         measured = scheme if scheme.trained else SCHEMES.get("int8").SCHEME
-        stages.append(planned.repair_stage(recipe, source_file, measured, source=source, data_digest=data_digest))
+        stages.append(
+            planned.repair_stage(
+                *(recipe, source_file, measured), source=source, data_digest=data_digest, float_refusal=float_refusal
+            )
+        )
     return stages
 
 

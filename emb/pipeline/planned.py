@@ -33,6 +33,9 @@ _OWN_CODE = (
 )
 # What trains a model on, or repairs it, on its way to int8.
 _QUANTIZED_CODE = ("train", "data", "layers", "graph", "export", "quantize", *_OWN_CODE)
+_REPAIRING_CODE = tuple(
+    f"pipeline/{name}.py" for name in ("quantized_training", "repairing", "repair_bench", "keeping_float")
+)
 
 _DOCTOR_CODE = (
     "pipeline/calibration.py",
@@ -180,22 +183,28 @@ def qat_stage(recipe: Recipe, model_file: str, scheme: Scheme, *, data_digest: s
     )
 
 
-def repair_stage(recipe: Recipe, model_file: str, scheme: Scheme, *, source: str, data_digest: str) -> Stage:
-    """The model of stage `source`, and ranges for it, so that its int8 file loses no more than is allowed."""
+def repair_stage(
+    recipe: Recipe, model_file: str, scheme: Scheme, *, source: str, data_digest: str, float_refusal: str
+) -> Stage:
+    """The model of stage `source`, and ranges for it, so that its int8 file loses no more than is allowed.
+
+    float_refusal: why none of its layers may compute in float32, "" if some may.
+    """
     return Stage(
         name=f"repair {source}",
         group="repair",
-        work=partial(repairing.repair, source=source, model=model_file, scheme=scheme),
+        work=partial(repairing.repair, source=source, model=model_file, scheme=scheme, float_refusal=float_refusal),
         needs=tuple(dict.fromkeys(("model", source, "calibration"))),
         inputs={"data": data_digest},
         parameters={
             **_quantized_parameters(recipe),
             "max_drop": recipe.repair.max_drop,
+            "float_layers": not float_refusal,
             "scheme": scheme.name,
             "softmax": recipe.export.softmax,
         },
         tools=versions((*_KERAS, *_QUANTIZERS["tflite"], "pillow")),
-        packages=(*_QUANTIZED_CODE, "runtimes", "pipeline/quantized_training.py", "pipeline/repairing.py"),
+        packages=(*_QUANTIZED_CODE, "runtimes", *_REPAIRING_CODE),
         resumable=True,
         chatty=True,
     )
@@ -238,22 +247,23 @@ def quantize_stage(recipe: Recipe, file_format: Format, scheme: Scheme, *, sourc
         needs=(source, *(("calibration",) if scheme.calibrated else ()), *((chosen,) if chosen else ())),
         parameters={"scheme": scheme.name, **method},
         tools=versions(_QUANTIZERS[file_format]),
-        packages=("quantize", "graph", *_OWN_CODE),
+        # Which operations a repaired model's layers became is read from the model.
+        packages=("quantize", "graph", *(("export", "layers") if chosen else ()), *_OWN_CODE),
         chatty=True,
         optional=True,
     )
 
 
-def check_stage(file_format: Format, scheme: Scheme, *, source: str, optional: bool) -> Stage:
-    """The rules that a file must obey. source: the stage with the file."""
+def check_stage(file_format: Format, scheme: Scheme, *, source: str, optional: bool, chosen: str = "") -> Stage:
+    """The rules that a file must obey. source: the stage with the file.  chosen: the one that left layers in float."""
     return Stage(
         name=f"check {source}",
         group="check",
-        work=partial(stages.check, file_format=file_format, scheme=scheme, source=source),
-        needs=(source,),
+        work=partial(stages.check, file_format=file_format, scheme=scheme, source=source, chosen=chosen),
+        needs=(source, *((chosen,) if chosen else ())),
         parameters={"scheme": scheme.name},
         tools=versions(("ai-edge-litert", "onnx")),
-        packages=("graph", "export", "pipeline/graphs.py", *_OWN_CODE),
+        packages=("graph", "export", "layers", "pipeline/graphs.py", *_OWN_CODE),
         optional=optional,
     )
 

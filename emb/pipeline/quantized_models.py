@@ -1,7 +1,8 @@
 """A model on its way to int8: plain Keras weights and the ranges that were chosen for them, as files of a stage.
 
 model.keras     the weights, in the plain form or as they were where nothing had to change
-ranges.json     the ranges, by group of tensors and by what a converter recognizes a tensor by; empty if none is chosen
+ranges.json     the ranges, by group of tensors and by what a converter recognizes a tensor by; empty if none is chosen;
+                and the layers that compute in float32
 """
 
 from __future__ import annotations
@@ -36,12 +37,23 @@ class Candidate:
 
     floats: the same layers before biases and weights were fitted to the rounding; what they compute is the aim.
     per_tensor: whether each tensor got the method that suits it, and not all of them the recipe's.
+    float_layers: that compute in float32 in the file.
     """
 
     model: keras.Model
     floats: keras.Model
     ranges: dict[str, Any]
     per_tensor: bool = False
+    float_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatOperation:
+    """layer: that it belongs to.  operation: its name.  output: the first tensor that it writes."""
+
+    layer: str
+    operation: str
+    output: str
 
 
 def open_plain(work: Work, *, source: str, model: str) -> keras.Model:
@@ -80,7 +92,9 @@ def write_candidate(folder: Path, candidate: Candidate, images: NDArray[np.float
     candidate.model.save(folder / "model.keras")
     known = known_ranges(candidate.model, images, candidate.ranges)
     groups = {name: asdict(one) for name, one in candidate.ranges.items()}
-    write_json(folder / RANGES, {"known": [one.to_json() for one in known], "groups": groups})
+    write_json(
+        folder / RANGES, {"known": [one.to_json() for one in known], "groups": groups, "float": candidate.float_layers}
+    )
 
 
 def write_unchanged(folder: Path, work: Work, *, source: str, model: str) -> None:
@@ -92,7 +106,7 @@ def write_unchanged(folder: Path, work: Work, *, source: str, model: str) -> Non
     if RANGES in work.done[source].files:
         shutil.copyfile(work.file(source, RANGES), folder / RANGES)
     else:
-        write_json(folder / RANGES, {"known": [], "groups": {}})
+        write_json(folder / RANGES, {"known": [], "groups": {}, "float": []})
 
 
 def read_known(artifact: Artifact) -> list[KnownRange]:
@@ -105,6 +119,43 @@ def known_in(folder: Path) -> list[KnownRange]:
     from emb.quantize import KnownRange
 
     return [KnownRange.from_json(table) for table in read_json(folder / RANGES)["known"]]
+
+
+def float_layers_of(artifact: Artifact) -> tuple[str, ...]:
+    """The layers that the stage left in float32."""
+    return float_layers_in(artifact.directory) if RANGES in artifact.files else ()
+
+
+def float_layers_in(folder: Path) -> tuple[str, ...]:
+    """The same of a folder that `write_candidate` filled."""
+    return tuple(read_json(folder / RANGES)["float"])
+
+
+def float_operations(folder: Path, path: Path, *, trust: bool) -> list[FloatOperation]:
+    """What of a .tflite or .onnx file computes in float32, or is to, in the order of the file.
+
+    folder: with the model.keras that the file was made of, and its ranges.json.  trust: the code in the model.
+    The operation that writes the file's output is never among them: what a model returns is integers.
+    """
+    from emb.export.source import load_keras
+    from emb.graph import files
+    from emb.graph import keras as keras_graph
+    from emb.graph.keras_names import layer_names
+    from emb.graph.vocabulary import REPRESENTATIONS
+
+    layers = frozenset(float_layers_in(folder))
+    if not layers:
+        return []
+    graph = files.read(path)
+    model = keras_graph.read(load_keras(folder / "model.keras", trust=trust))
+    found = []
+    for operation, names in zip(graph.operations, layer_names(graph, model), strict=True):
+        output = operation.outputs[0]
+        computes = operation.kind not in REPRESENTATIONS and graph.tensors[output].is_float
+        if computes and output not in graph.outputs and names is not None and names.name in layers:
+            name = graph.tensors[output].name
+            found.append(FloatOperation(layer=names.name, operation=operation.name, output=name))
+    return found
 
 
 def groups_of(artifact: Artifact) -> dict[str, Any]:

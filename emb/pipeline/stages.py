@@ -19,7 +19,7 @@ from emb.errors import ExportError
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.measuring import golden_on, too_long_on_reference_kernels
 from emb.pipeline.pixels import PIXELS
-from emb.pipeline.quantized_models import read_known
+from emb.pipeline.quantized_models import RANGES, FloatOperation, float_operations, read_known
 from emb.pipeline.stage import Work
 from emb.spec.contract import Pixels
 from emb.spec.dataset import Images, Split
@@ -90,20 +90,25 @@ def quantize(work: Work, *, file_format: str, scheme: Scheme, source: str, chose
     from emb.quantize import quantize_onnx, quantize_tflite
 
     convert = {"tflite": quantize_tflite, "onnx": quantize_onnx}[file_format]
+    path = work.file(source, f"model.{file_format}")
     convert(
-        work.file(source, f"model.{file_format}"),
+        path,
         work.folder / f"model.{file_format}",
         scheme=scheme,
         calibration=np.load(work.file("calibration", "calibration.npy")) if scheme.calibrated else None,
         method=work.context.recipe.quantize.calibration_method,
         pixels=_pixels(work, source),
         known=read_known(work.done[chosen]) if chosen else (),
+        kept=frozenset(one.output for one in _float_operations(work, path, chosen)),
     )
     shutil.copyfile(work.file(source, "pixels.json"), work.folder / "pixels.json")
 
 
-def check(work: Work, *, file_format: str, scheme: Scheme, source: str) -> None:
-    """graph.json: size, parameters, MACs and border of a file that obeys the rules. Raises ExportError otherwise."""
+def check(work: Work, *, file_format: str, scheme: Scheme, source: str, chosen: str = "") -> None:
+    """graph.json: size, parameters, MACs and border of a file that obeys the rules. Raises ExportError otherwise.
+
+    chosen: the stage that chose which of its layers compute in float32, "" if none may.
+    """
     from emb.graph.cost import cost
     from emb.graph.files import read
     from emb.graph.rules import check as violations_of
@@ -111,7 +116,9 @@ def check(work: Work, *, file_format: str, scheme: Scheme, source: str) -> None:
 
     path = work.file(source, f"model.{file_format}")
     graph = read(path)
-    violations = violations_of(graph, rules_for(scheme, file_format=file_format))
+    floats = _float_operations(work, path, chosen)
+    kept = frozenset(one.operation for one in floats)
+    violations = violations_of(graph, rules_for(scheme, file_format=file_format, kept=kept))
     if violations:
         raise ExportError(
             f"the {scheme.name} {file_format} file breaks a rule",
@@ -131,6 +138,7 @@ def check(work: Work, *, file_format: str, scheme: Scheme, source: str) -> None:
             "input": asdict(inputs),
             "output": asdict(outputs),
             "scores": scores_of(graph),
+            "float_layers": list(dict.fromkeys(one.layer for one in floats)),
         },
     )
 
@@ -210,6 +218,13 @@ def measure(work: Work, *, file_format: str, source: str, runtime: str, mode: st
         pixels=_pixels(work, source),
     )
     (work.folder / "latency.json").write_text(json.dumps(timing.to_json()), encoding="utf-8")
+
+
+def _float_operations(work: Work, path: Path, chosen: str) -> list[FloatOperation]:
+    """What of a file stays float, as the stage `chosen` has it; "" if there is none."""
+    if not chosen or RANGES not in work.done[chosen].files:
+        return []
+    return float_operations(work.done[chosen].directory, path, trust=work.context.trust_model)
 
 
 def _macs(path: Path) -> int:

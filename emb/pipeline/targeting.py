@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from emb.deploy import edgetpu_compiler
-from emb.errors import ModelError
+from emb.errors import ModelError, SpecError
 from emb.pipeline import ethosu, untrained
 from emb.pipeline.check import Check, check_model, require_fit
 from emb.pipeline.json_files import read_json, write_json
@@ -35,6 +35,11 @@ _CHECKING_CODE = (
     "pipeline/targeting.py",
     "pipeline/untrained.py",
 )
+# By the kind of the accelerator.
+_INTEGERS_ALONE = {
+    "edge-tpu": "the Edge TPU takes int8 .tflite alone",
+    "ethos-u": "the Ethos-U takes .tflite of integers alone",
+}
 _FORCED = "build it all the same, with --force"
 # TensorFlow Lite Micro stops at the weights of these: it has no kernel that widens them (int4w: of a dense layer).
 _NOT_ON_MICRO = ("dynamic", "float16", "int4w")
@@ -83,9 +88,9 @@ def refusal(scheme: Scheme, file_format: str, target: Target) -> str:
     if accelerator == "edge-tpu" and (
         file_format != "tflite" or (scheme.weights, scheme.activations) != ("int8", "int8")
     ):
-        return "the Edge TPU takes int8 .tflite alone"
+        return _INTEGERS_ALONE[accelerator]
     if accelerator == "ethos-u" and (file_format != "tflite" or not scheme.integer_only):
-        return "the Ethos-U takes .tflite of integers alone"
+        return _INTEGERS_ALONE[accelerator]
     if accelerator == "ethos-u" and scheme.weights != "int8":
         return "the Ethos-U takes 8-bit weights alone"
     if not target.runtimes:
@@ -98,6 +103,32 @@ def refusal(scheme: Scheme, file_format: str, target: Target) -> str:
         return f"{target.name} has {', '.join(target.runtimes)} alone"
     said = [RUNTIMES.get(name).refusal(scheme.name) for name in readers]
     return "" if None in said else "; ".join(dict.fromkeys(reason for reason in said if reason))
+
+
+def float_refusal(recipe: Recipe, aim: Aim | None) -> str:
+    """Why a repair may leave no layer of an int8 file in float32, or "".
+
+    Raises SpecError where the recipe allows it for a target that takes integers alone, unless that is forced.
+    """
+    wish = recipe.repair.keep_float
+    if wish == "never":
+        return "repair.keep_float forbids it"
+    if aim is None:
+        return (
+            "" if wish == "allow" else "allow it with --keep-float, or name a target that computes floats with --target"
+        )
+    reason = _INTEGERS_ALONE.get(aim.target.accelerator.kind, "")
+    if wish == "allow" and reason and not aim.force:
+        raise SpecError(
+            f"--keep-float does not apply to {aim.target.name}",
+            why=reason,
+            fix=f"leave it out, choose a target without an accelerator, or {_FORCED}",
+        )
+    if wish == "allow":
+        return ""
+    if not reason and not aim.target.runtimes:
+        return f"on {aim.target.name} floats take far longer than integers; allow it with --keep-float"
+    return reason
 
 
 def deployment(files: Sequence[BuiltFile], aim: Aim, *, schemes: Sequence[str]) -> Deployment:

@@ -5,7 +5,7 @@ The underscore files do the work and are imported when used: listing the schemes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,8 +14,6 @@ from emb.spec.contract import Pixels
 from emb.spec.scheme import Scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -37,6 +35,7 @@ __all__ = [
     "quantize_onnx",
     "quantize_tflite",
     "simulate_except",
+    "without_integer_form",
 ]
 
 SCHEMES = Registry("emb.quantize", kind="quantization scheme")
@@ -66,6 +65,7 @@ def quantize_tflite(
     method: Method = "minmax",
     pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
     known: Sequence[KnownRange] = (),
+    kept: Collection[str] = (),
 ) -> None:
     """Write the float32 .tflite at `float_path` to `out_path` in the number formats of `scheme`.
 
@@ -73,12 +73,23 @@ def quantize_tflite(
     method: how a tensor's range follows from its values; see docs/explanation/quantization.md.
     pixels: how the model's real input follows from a pixel; it fixes the input's scale and zero point.
     known: ranges that were chosen before, for tensors that are recognized by their values; others follow from `method`.
+    kept: of a calibrated scheme, what compute in float32 all the same: the operations that first write these tensors of
+    the float file, but for the one that writes the model's output. A DEQUANTIZE stands before them and a QUANTIZE
+    behind, where an operation of integers is their neighbour. A few kinds (LEAKY_RELU, a ReLU in ONNX) follow them.
     Raises ExportError naming the operation where the scheme cannot be had in TFLite or a float tensor remains,
     ModelError for activations that are not finite, DataError for calibration images that do not fit the model.
     """
     from emb.quantize._tflite import quantize
 
-    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels, known=known)
+    quantize(
+        *(float_path, out_path),
+        scheme=scheme,
+        calibration=calibration,
+        method=method,
+        pixels=pixels,
+        known=known,
+        kept=frozenset(kept),
+    )
 
 
 def quantize_onnx(
@@ -90,6 +101,7 @@ def quantize_onnx(
     method: Method = "minmax",
     pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
     known: Sequence[KnownRange] = (),
+    kept: Collection[str] = (),
 ) -> None:
     """Write the float32 .onnx at `float_path` to `out_path` in the number formats of `scheme`.
 
@@ -98,7 +110,15 @@ def quantize_onnx(
     """
     from emb.quantize._onnx import quantize
 
-    quantize(float_path, out_path, scheme=scheme, calibration=calibration, method=method, pixels=pixels, known=known)
+    quantize(
+        *(float_path, out_path),
+        scheme=scheme,
+        calibration=calibration,
+        method=method,
+        pixels=pixels,
+        known=known,
+        kept=frozenset(kept),
+    )
 
 
 def layer_errors(
@@ -131,6 +151,16 @@ def simulate_except(float_path: Path, int8_path: Path, out_path: Path, *, kept: 
     from emb.quantize._layer_errors import simulate_except as simulate
 
     simulate(float_path, int8_path, out_path, kept=kept)
+
+
+def without_integer_form(float_path: Path) -> frozenset[str]:
+    """The operations of a float .tflite that int8 has no kernel for, by the tensors that they first write.
+
+    Raises ModelError for what is no float model, ExportError if it cannot be quantized at all.
+    """
+    from emb.quantize._tflite import without_integer_form as names
+
+    return names(float_path)
 
 
 def keep_float(float_path: Path, int8_path: Path, out_path: Path, *, kept: Sequence[bool]) -> None:

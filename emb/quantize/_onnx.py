@@ -18,7 +18,7 @@ from emb.errors import ExportError, ModelError
 from emb.quantize import _onnx_graph as og
 from emb.quantize._calibration import checked_images
 from emb.quantize._known import KnownRange, moments, recognized
-from emb.quantize._onnx_border import check_integer_only, uint8_border
+from emb.quantize._onnx_border import check_integer_only, quantized_input, uint8_border, with_activations
 from emb.quantize._onnx_rewrite import global_pools_to_pools, means_to_global_pools, tanh_ranges, tanh_to_sigmoid
 from emb.quantize._onnx_sums import codes_of_sums, ranges_of, write_codes
 from emb.quantize._onnx_tables import functions_to_stand_ins, stand_ins_to_tables
@@ -38,6 +38,7 @@ def quantize(
     method: str,
     pixels: Pixels,
     known: Sequence[KnownRange],
+    kept: frozenset[str],
 ) -> None:
     """See emb.quantize.quantize_onnx."""
     if "onnx" not in scheme.formats:
@@ -49,7 +50,7 @@ def quantize(
     model = og.load(float_path)
     _check_float(model, float_path)
     if scheme.calibrated:
-        model = _static(model, calibration, scheme=scheme, method=method, pixels=pixels, known=known)
+        model = _static(model, calibration, scheme=scheme, method=method, pixels=pixels, known=known, kept=kept)
     elif scheme.weights == "float16":
         _weights_to_float16(model)
     elif scheme.weights == "int8":
@@ -66,9 +67,11 @@ def _static(
     method: str,
     pixels: Pixels,
     known: Sequence[KnownRange],
+    kept: frozenset[str],
 ) -> Any:
     model = means_to_global_pools(og.prepared(model))
     global_pools_to_pools(model)
+    kept = with_activations(model.graph, kept) - {output.name for output in model.graph.output}
     value = og.model_input(model.graph)
     images = _calibration_input(calibration, og.shape_of(value), scheme=scheme, pixels=pixels)
 
@@ -78,15 +81,16 @@ def _static(
     ranges = calibrate(run, method=method, levels=256)
     if known:
         ranges |= recognized(known, moments(run()))
-    ranges |= tanh_ranges(model)
+    ranges |= tanh_ranges(model, kept=kept)
     ranges[value.name] = input_code(pixels, lowest=0).range(lowest=0, highest=255)
-    functions = functions_to_stand_ins(model)
+    functions = functions_to_stand_ins(model, kept=kept)
     with _without_log():
-        model = _with_equal_sums(model, ranges)
+        model = _with_equal_sums(model, ranges, kept=kept)
     stand_ins_to_tables(model.graph, functions)
-    tanh_to_sigmoid(model.graph)
+    tanh_to_sigmoid(model.graph, kept=kept)
+    quantized_input(model.graph, ranges[value.name])
     og.order(model.graph)
-    check_integer_only(model.graph, scheme)
+    check_integer_only(model.graph, scheme, kept=kept)
     uint8_border(model.graph)
     _drop_shapes(model.graph)
     return model
@@ -103,21 +107,22 @@ def _calibration_input(
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def _with_equal_sums(model: Any, ranges: dict[str, Range]) -> Any:
+def _with_equal_sums(model: Any, ranges: dict[str, Range], *, kept: frozenset[str]) -> Any:
     """The model in QDQ form, its sums with the same bits on every processor wherever scales for that are found."""
-    quantized = _with_qdq(og.copied(model), ranges)
+    quantized = _with_qdq(og.copied(model), ranges, kept=kept)
     og.order(quantized.graph)
     codes = codes_of_sums(quantized.graph)
     if codes:
         # Once more from the start, so that biases and what shares a scale follow.
-        quantized = _with_qdq(model, ranges | ranges_of(codes))
+        quantized = _with_qdq(model, ranges | ranges_of(codes), kept=kept)
         write_codes(quantized.graph, codes)
     return quantized
 
 
-def _with_qdq(model: Any, ranges: dict[str, Range]) -> Any:
+def _with_qdq(model: Any, ranges: dict[str, Range], *, kept: frozenset[str]) -> Any:
     """The model with a QuantizeLinear and a DequantizeLinear around every operation, weights per channel.
 
+    kept: names of the first outputs of operations that are left as they are.
     Not through quantize_static, which would run the calibration itself, from and to files.
     """
     from onnxruntime.quantization import QuantType
@@ -138,7 +143,7 @@ def _with_qdq(model: Any, ranges: dict[str, Range]) -> Any:
             activation_qType=QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, data),
             nodes_to_quantize=[],
-            nodes_to_exclude=[],
+            nodes_to_exclude=[node.name for node in model.graph.node if node.output[0] in kept],
             op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry}),
             # MaxPool, Reshape and the like that read the input come before any quantized operation.
             extra_options={"ForceQuantizeNoInputCheck": True},

@@ -6,12 +6,17 @@ integer kernels fuses the three.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
+
+import numpy as np
 
 from emb.errors import ExportError
 from emb.quantize._onnx_graph import constants, model_input
+from emb.quantize._ranges import Range
 from emb.spec.scheme import Scheme
 
+_FUSED = ("Relu", "Clip")
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 # Operations that ONNX Runtime's CPU kernels compute on 8-bit integers, alone or fused with their neighbours.
 _INTEGER = """
@@ -21,8 +26,47 @@ _INTEGER = """
 """
 
 
-def check_integer_only(graph: Any, scheme: Scheme) -> None:
-    """Raise ExportError naming every operation that a runtime would have to compute in float32."""
+def with_activations(graph: Any, kept: Collection[str]) -> frozenset[str]:
+    """`kept`, and what the ReLUs right behind these operations write, which are one with them in a runtime."""
+    found = set(kept)
+    for node in graph.node:
+        if node.op_type in _FUSED and node.input[0] in found:
+            found.add(node.output[0])
+    return frozenset(found)
+
+
+def quantized_input(graph: Any, found: Range) -> None:
+    """Put a QuantizeLinear and a DequantizeLinear behind an input that float operations alone read.
+
+    found: the range of 0..255. Edits a graph in QDQ form in place.
+    """
+    import onnx
+
+    value = model_input(graph)
+    if any(node.op_type == _Q and value.name in node.input for node in graph.node):
+        return
+    stored, real, scale, zero_point = (
+        f"{value.name}_{part}" for part in ("stored", "widened", "widened_scale", "widened_zero_point")
+    )
+    step = (found.highest - found.lowest) / 255
+    code = (np.array(step, np.float32), np.array(round(-found.lowest / step), np.uint8))
+    _rename_inputs(graph, value.name, real)
+    graph.node.extend(
+        [
+            onnx.helper.make_node(_Q, [value.name, scale, zero_point], [stored], name=stored),
+            onnx.helper.make_node(_DQ, [stored, scale, zero_point], [real], name=real),
+        ]
+    )
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(one, name) for one, name in zip(code, (scale, zero_point), strict=True)
+    )
+
+
+def check_integer_only(graph: Any, scheme: Scheme, *, kept: Collection[str] = ()) -> None:
+    """Raise ExportError naming every operation that a runtime would have to compute in float32.
+
+    kept: names of the first outputs of operations that were to be left so.
+    """
     import onnx
 
     writers = {name: node for node in graph.node for name in node.output}
@@ -34,7 +78,7 @@ def check_integer_only(graph: Any, scheme: Scheme) -> None:
     value = model_input(graph)
     faults = []
     for node in graph.node:
-        if node.op_type in (_Q, _DQ) or _reads_table(node, held, writers, readers):
+        if node.op_type in (_Q, _DQ) or node.output[0] in kept or _reads_table(node, held, writers, readers):
             continue
         sources = [name for name in node.input if name in writers or name == value.name]
         floats = [name for name in sources if name == value.name or writers[name].op_type != _DQ]

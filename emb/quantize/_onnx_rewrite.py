@@ -7,6 +7,7 @@ integers of the sigmoid, 0..255 for 0..1, are those of the tanh.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -56,18 +57,22 @@ def means_to_global_pools(model: Any) -> Any:
     return onnx.shape_inference.infer_shapes(model) if rewritten else model
 
 
-def tanh_ranges(model: Any) -> dict[str, Range]:
-    """{tensor: range} that `tanh_to_sigmoid` needs the outputs of every Tanh to have."""
-    return {node.output[0]: _TANH_RANGE for node in model.graph.node if node.op_type == "Tanh"}
+def tanh_ranges(model: Any, *, kept: Collection[str] = ()) -> dict[str, Range]:
+    """{tensor: range} that `tanh_to_sigmoid` needs the outputs of every Tanh to have; not of those in `kept`."""
+    outputs = [node.output[0] for node in model.graph.node if node.op_type == "Tanh"]
+    return {name: _TANH_RANGE for name in outputs if name not in kept}
 
 
-def tanh_to_sigmoid(graph: Any) -> None:
-    """Edit a graph in QDQ form in place; every Tanh's output has the range of `tanh_ranges`."""
+def tanh_to_sigmoid(graph: Any, *, kept: Collection[str] = ()) -> None:
+    """Edit a graph in QDQ form in place; every Tanh's output has the range of `tanh_ranges`.
+
+    kept: names of outputs whose Tanh stays as it is.
+    """
     from onnx import numpy_helper
 
     writers = {name: node for node in graph.node for name in node.output}
     held = {tensor.name: tensor for tensor in graph.initializer}
-    for node in [node for node in graph.node if node.op_type == "Tanh"]:
+    for node in [node for node in graph.node if node.op_type == "Tanh" and node.output[0] not in kept]:
         widen = writers.get(node.input[0])
         narrow = [reader for reader in graph.node if node.output[0] in reader.input]
         if (

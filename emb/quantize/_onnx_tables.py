@@ -7,6 +7,7 @@ rounding of the steps between is gone.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +54,11 @@ class Function:
         return np.nan_to_num(result, nan=0.0).reshape(-1)
 
 
-def functions_to_stand_ins(model: Any) -> list[Function]:
-    """Edit a ModelProto in place: each such function becomes one operation, to be replaced by `stand_ins_to_tables`."""
+def functions_to_stand_ins(model: Any, *, kept: Collection[str] = ()) -> list[Function]:
+    """Edit a ModelProto in place: each such function becomes one operation, to be replaced by `stand_ins_to_tables`.
+
+    kept: names of the outputs of operations that stay as they are; a function with one that does not becomes a table.
+    """
     import onnx
 
     graph = model.graph
@@ -65,7 +69,8 @@ def functions_to_stand_ins(model: Any) -> list[Function]:
     functions = []
     for output in _ends(graph, origin):
         nodes = _between(writers, output, origin[output], scalars)
-        if not any(node.op_type in _FLOAT_ONLY for node in nodes):
+        is_kept = all(node.output[0] in kept for node in nodes)
+        if is_kept or not any(node.op_type in _FLOAT_ONLY for node in nodes):
             continue
         constants = {name: held[name] for node in nodes for name in node.input if name in scalars}
         functions.append(

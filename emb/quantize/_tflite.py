@@ -23,7 +23,7 @@ from emb.quantize._op_versions import raise_versions
 from emb.quantize._ranges import Activations, Range, calibrate, input_code, input_code_16
 from emb.quantize._tflite_activations import activations
 from emb.quantize._tflite_float16 import weights_to_float16
-from emb.quantize._tflite_islands import close_islands
+from emb.quantize._tflite_islands import beside, close_islands
 from emb.quantize._tflite_parts import drop_unused_buffers
 from emb.quantize._tflite_uint8 import uint8_border
 from emb.spec.contract import Pixels
@@ -39,6 +39,7 @@ def quantize(
     method: str,
     pixels: Pixels,
     known: Sequence[KnownRange],
+    kept: frozenset[str],
 ) -> None:
     """See emb.quantize.quantize_tflite."""
     if "tflite" not in scheme.formats:
@@ -48,7 +49,9 @@ def quantize(
     if scheme.calibrated:
         shape = tuple(int(size) for size in model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shape)
         images = checked_images(calibration, scheme=scheme, shape=shape[1:], pixels=pixels)
-        model = _static(model, float_path, images, scheme=scheme, method=method, pixels=pixels, known=known)
+        subgraph = model.subgraphs[0]
+        kept -= {fb.tensor_name(subgraph.tensors[index]) for index in subgraph.outputs}
+        model = _static(model, float_path, images, scheme=scheme, method=method, pixels=pixels, known=known, kept=kept)
     elif scheme.weights == "float16":
         weights_to_float16(model)
     elif scheme.weights == "int8":
@@ -57,7 +60,7 @@ def quantize(
     if scheme.io == "uint8":
         uint8_border(model)
     if scheme.integer_only:
-        _check_integer_only(model, scheme)
+        _check_integer_only(model, scheme, kept=beside(model, kept))
     out_path.write_bytes(fb.pack(model))
 
 
@@ -70,6 +73,7 @@ def _static(
     method: str,
     pixels: Pixels,
     known: Sequence[KnownRange],
+    kept: frozenset[str],
 ) -> Any:
     subgraph = model.subgraphs[0]
     ranks = {
@@ -93,9 +97,31 @@ def _static(
     recipe = _recipe("static_wi8_ai16" if is_16 else "static_wi8_ai8")
     if scheme.weight_bits == 4:
         recipe = _with_4_bits(recipe)
-    quantized = _by_recipe(path.read_bytes(), recipe, statistics)
-    close_islands(quantized)
+    quantized = _by_recipe(path.read_bytes(), [*recipe, *_left_out(subgraph, kept)], statistics)
+    close_islands(quantized, kept=kept)
     return quantized
+
+
+def without_integer_form(float_path: Path) -> frozenset[str]:
+    """See emb.quantize.without_integer_form."""
+    model = fb.load(float_path)
+    _check_float(model, float_path)
+    subgraph = model.subgraphs[0]
+    # What stays float does not depend on the ranges.
+    statistics = {
+        fb.tensor_name(tensor): _statistics(Range(lowest=-1.0, highest=1.0), rank=max(1, len(tensor.shape)))
+        for tensor in subgraph.tensors
+        if fb.type_name(tensor) == "FLOAT32" and not fb.is_constant(model, tensor)
+    }
+    quantized = _by_recipe(float_path.read_bytes(), _recipe("static_wi8_ai8"), statistics)
+    close_islands(quantized)
+    tensors = quantized.subgraphs[0].tensors
+    return frozenset(
+        fb.tensor_name(tensors[operator.outputs[0]])
+        for operator in quantized.subgraphs[0].operators
+        if fb.operation_name(quantized, operator) != "DEQUANTIZE"
+        and fb.type_name(tensors[operator.outputs[0]]).startswith("FLOAT")
+    )
 
 
 def int8_except(float_path: Path, ranges: Mapping[str, Range], *, kept: Collection[str]) -> bytes:
@@ -107,17 +133,23 @@ def int8_except(float_path: Path, ranges: Mapping[str, Range], *, kept: Collecti
     subgraph = model.subgraphs[0]
     ranks = {fb.tensor_name(tensor): max(1, len(tensor.shape)) for tensor in subgraph.tensors}
     statistics = {name: _statistics(found, rank=ranks[name]) for name, found in ranges.items()}
-    recipe = _recipe("static_wi8_ai8")
+    recipe = [*_recipe("static_wi8_ai8"), *_left_out(subgraph, kept)]
+    quantized = _by_recipe(float_path.read_bytes(), recipe, statistics)
+    close_islands(quantized, kept=kept)
+    _finish(quantized)
+    return fb.pack(quantized)
+
+
+def _left_out(subgraph: Any, kept: Collection[str]) -> list[dict[str, str]]:
+    """The entries of a recipe by which operations stay float. kept: names of their first outputs."""
+    entries = []
     for operator in subgraph.operators:
         names = [fb.tensor_name(subgraph.tensors[index]) for index in operator.outputs]
         if names[0] in kept:
             # ai-edge-quantizer knows an operation by the names of its outputs, each with a semicolon behind it.
             scope = re.escape("".join(f"{name};" for name in names))
-            recipe.append({"regex": f"^{scope}$", "operation": "*", "algorithm_key": "no_quantize"})
-    quantized = _by_recipe(float_path.read_bytes(), recipe, statistics)
-    close_islands(quantized, kept=kept)
-    _finish(quantized)
-    return fb.pack(quantized)
+            entries.append({"regex": f"^{scope}$", "operation": "*", "algorithm_key": "no_quantize"})
+    return entries
 
 
 def _statistics(tensor_range: Range, *, rank: int) -> dict[str, NDArray[np.float32]]:
@@ -207,13 +239,20 @@ def _finish(model: Any) -> None:
             tensor.name = b"scores"
 
 
-def _check_integer_only(model: Any, scheme: Scheme) -> None:
+def _check_integer_only(model: Any, scheme: Scheme, *, kept: frozenset[str]) -> None:
+    """kept: names of the first outputs of the operations that were to stay float."""
     subgraph = model.subgraphs[0]
+    floats = [one for one in subgraph.operators if fb.tensor_name(subgraph.tensors[one.outputs[0]]) in kept]
+    widened = {int(index) for operator in floats for index in operator.inputs}
+    others = [one for one in subgraph.operators if one not in floats]
+    for operator in others:
+        widened -= {int(index) for index in operator.inputs}
     faults = [
         f"{fb.operation_name(model, operator)} writes {fb.tensor_name(subgraph.tensors[index])} as float32"
-        for operator in subgraph.operators
+        for operator in others
         for index in operator.outputs
         if fb.type_name(subgraph.tensors[index]).startswith("FLOAT")
+        and not (fb.operation_name(model, operator) == "DEQUANTIZE" and int(index) in widened)
     ]
     if faults:
         raise ExportError(

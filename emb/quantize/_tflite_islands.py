@@ -42,6 +42,32 @@ def close_islands(model: Any, *, kept: Collection[str] = ()) -> None:
     drop_unused_tensors(subgraph)
 
 
+def beside(model: Any, kept: Collection[str]) -> frozenset[str]:
+    """`kept`, and the operations that stay float because one of `kept` is their neighbour: the names that they write.
+
+    Between two floats there is no integer that such an operation could take or give.
+    """
+    subgraph = model.subgraphs[0]
+    found = set(kept)
+    islands = [
+        operator
+        for operator in subgraph.operators
+        if fb.operation_name(model, operator) in (*_RESCALING, *_SELECTING)
+        and fb.type_name(_output(subgraph, operator)) == "FLOAT32"
+    ]
+    grown = -1
+    while grown != len(found):
+        grown = len(found)
+        floats = [one for one in subgraph.operators if fb.tensor_name(_output(subgraph, one)) in found]
+        written, read = (
+            {int(index) for one in floats for index in getattr(one, side)} for side in ("outputs", "inputs")
+        )
+        for operator in islands:
+            if int(operator.inputs[0]) in written or int(operator.outputs[0]) in read:
+                found.add(fb.tensor_name(_output(subgraph, operator)))
+    return frozenset(found)
+
+
 def _output(subgraph: Any, operator: Any) -> Any:
     return subgraph.tensors[operator.outputs[0]]
 

@@ -42,7 +42,7 @@ def simulate(model: Any, integers: Mapping[str, Any], int8_model: Any, *, kept: 
 
 def _round_weights(model: Any, tensor: Any, int8_model: Any, weights: Mapping[str, Any]) -> None:
     stored = weights.get(fb.tensor_name(tensor))
-    if stored is None or not fb.is_constant(model, tensor) or fb.type_name(stored) != "INT8":
+    if stored is None or not fb.is_constant(model, tensor) or fb.type_name(stored) not in ("INT8", "INT4"):
         return
     if fb.type_name(tensor) != "FLOAT32" or list(stored.shape) != list(tensor.shape):
         return
@@ -52,9 +52,20 @@ def _round_weights(model: Any, tensor: Any, int8_model: Any, weights: Mapping[st
     shape = [1] * len(tensor.shape)
     if scales.size > 1:
         shape[quantization.quantizedDimension] = scales.size
-    values = fb.constant(int8_model, stored, np.int8).astype(np.float32)
+    values = _integers(int8_model, stored).astype(np.float32)
     real: NDArray[np.float32] = (values - zero_points.reshape(shape)) * scales.reshape(shape)
     model.buffers[tensor.buffer].data = np.ascontiguousarray(real, np.float32).reshape(-1).view(np.uint8)
+
+
+def _integers(model: Any, tensor: Any) -> NDArray[np.int8]:
+    """The stored weights. Of 4 bits there are two in a byte, the first one in its lower half."""
+    if fb.type_name(tensor) == "INT8":
+        whole: NDArray[np.int8] = fb.constant(model, tensor, np.int8)
+        return whole
+    pairs = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(np.int8)
+    halves = np.stack([np.left_shift(pairs, 4) >> 4, pairs >> 4], axis=1).reshape(-1)
+    values: NDArray[np.int8] = halves[: int(np.prod(tensor.shape))].reshape(tensor.shape)
+    return values
 
 
 def _rounding(model: Any, subgraph: Any, index: int, code: Any, *, written: Sequence[Any]) -> list[Any]:

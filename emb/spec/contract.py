@@ -36,6 +36,7 @@ class ModelContract:
     """One exported file with its single input and its single output (one score per class).
 
     scores: "probabilities" add up to 1; "logits" become probabilities by a softmax, and their order is the same.
+    float_layers: layers of an int8 file that compute in float32, which a repair left so.
     """
 
     file: str
@@ -45,6 +46,7 @@ class ModelContract:
     input: TensorContract
     output: TensorContract
     scores: Literal["probabilities", "logits"]
+    float_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -274,13 +274,21 @@ class QatSpec:
 class RepairSpec:
     """max_drop: so many points of validation accuracy an int8 file may lose against the float model. Where it loses
     more, remedies are tried; where they do not suffice, the build ends in an error. 100 asks for nothing.
+    keep_float: whether the worst layers may compute in float32, in a file that is int8 otherwise. "auto": for a target
+    whose runtimes run both; "allow": without a target as well; "never".
     """
 
     max_drop: float = 100.0
+    keep_float: Literal["auto", "allow", "never"] = "auto"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_drop <= 100:
-            raise ValueError("max_drop must lie in [0, 100]")
+        _check(
+            (0 <= self.max_drop <= 100, "max_drop must lie in [0, 100]"),
+            (
+                self.keep_float == "auto" or self.is_wanted,
+                "keep_float belongs to a repair, which max_drop asks for",
+            ),
+        )
 
     @property
     def is_wanted(self) -> bool:

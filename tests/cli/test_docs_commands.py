@@ -34,7 +34,8 @@ def complaint(line: str) -> str:
     while words[1:] and words[1] in getattr(command, "commands", {}):
         command = command.commands[words[1]]
         words = words[1:]
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    options = (option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts))
+    known = {*options, "--help"}
     unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in known]
     return f"{line}: unknown {unknown}" if unknown else ""
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from emb.errors import DataError, ModelError
+from emb.graph import flatbuffer
 from emb.graph.files import read
 from emb.quantize import SCHEMES, keep_float, layer_errors, quantize_tflite, simulate_except
 
@@ -33,6 +34,17 @@ def int8_file(float_file: Any, networks: Any, tmp_path_factory: pytest.TempPathF
 
 def operations_of(path: Path) -> list[str]:
     return [operation.name for operation in read(path).operations]
+
+
+def kernels_of(path: Path) -> list[Any]:
+    """The weights of convolutions and dense layers, output channels first."""
+    model = flatbuffer.load(path)
+    found = []
+    for operator in model.subgraphs[0].operators:
+        if flatbuffer.operation_name(model, operator) in ("CONV_2D", "FULLY_CONNECTED"):
+            tensor = model.subgraphs[0].tensors[operator.inputs[1]]
+            found.append(flatbuffer.constant(model, tensor, np.float32).reshape(tensor.shape[0], -1))
+    return found
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,6 +77,23 @@ def test_the_simulation_rounds_as_int8_does(
     simulated = run(tmp_path / "none.tflite", images)
     assert np.abs(simulated - rounded).max() <= 3 / 256
     assert np.abs(simulated - exact).max() > 0
+
+
+def test_the_simulation_rounds_weights_of_4_bits(float_file: Any, networks: Any, tmp_path: Path) -> None:
+    path = float_file("lenet", "tflite")
+    scheme = SCHEMES.get("int4w").SCHEME
+    quantize_tflite(path, tmp_path / "int4w.tflite", scheme=scheme, calibration=networks.images("lenet", 16))
+    count = len(operations_of(path))
+    simulate_except(path, tmp_path / "int4w.tflite", tmp_path / "simulated.tflite", kept=[False] * count)
+    compared = 0
+    for before, after in zip(kernels_of(path), kernels_of(tmp_path / "simulated.tflite"), strict=True):
+        for channel, rounded in zip(before, after, strict=True):
+            values = np.unique(rounded)
+            step = np.diff(values).min()
+            assert len(values) <= 16
+            assert np.abs(rounded - channel).max() <= step * 0.51
+            compared += 1
+    assert compared > 50
 
 
 @pytest.mark.parametrize("name", NAMES)
