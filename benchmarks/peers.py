@@ -1,12 +1,8 @@
 """emb's int8 files against other quantizers': same float models, same calibration images, one run. Prints Markdown.
 
 For each model: what was trained and how, then a row for each runtime and quantizer. The accuracy is that of all test
-images, one at a time. Latency is taken in rounds, every quantizer's file in each, on one thread. The verdict on emb's
-accuracy goes by McNemar's exact test on the images that one of two files gets right and the other does not, at 5 %:
-
-  best    more correct images than every peer, none of the differences chance
-  worse   fewer correct images than some peer, the difference no chance
-  equal   else
+images, one at a time; verdict.py says by which rule emb's is best, equal or worse. Latency is taken in rounds, every
+quantizer's file in each, on one thread.
 
 A model comes out of a directory of `emb train` or `emb build` (--build lenet=DIR), or is trained here as its recipe
 says, or shorter and narrower (--epochs, --width), and the table says so.
@@ -52,7 +48,6 @@ MODELS = {
 }
 ROUNDS = 15
 ROUND_S = 0.2
-CHANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,40 +232,6 @@ def measure(runtime: str, files: Mapping[str, Path | str], dataset: Dataset) -> 
     }
 
 
-def verdict(ours: NDArray[np.bool_], peers: Mapping[str, NDArray[np.bool_]]) -> str:
-    """What emb's accuracy is beside that of its peers, in words; the rule stands at the top of this file.
-
-    ours, peers: (n,) for each image whether the class is right.
-    """
-    if not peers:
-        return "no peer"
-    chances = {name: mcnemar(ours, theirs) for name, theirs in peers.items()}
-    ahead = {name: int(ours.sum()) - int(theirs.sum()) for name, theirs in peers.items()}
-    strongest = min(peers, key=lambda name: (ahead[name], chances[name]))
-    beaten_by = [name for name in peers if ahead[name] < 0 and chances[name] < CHANCE]
-    if beaten_by:
-        word, strongest = "worse", min(beaten_by, key=lambda name: ahead[name])
-    elif all(ahead[name] > 0 and chances[name] < CHANCE for name in peers):
-        word = "best"
-    else:
-        word = "equal"
-    return f"{word}: {ahead[strongest]:+d} images against {strongest}, p = {chances[strongest]:.2g}"
-
-
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """The two-sided exact p-value that two classifiers are right equally often, in [0, 1].
-
-    first, second: (n,) for each image whether it is right. Source: McNemar 1947, Psychometrika 12; exact by the
-    binomial distribution of the images that one alone gets right.
-    """
-    from scipy.stats import binomtest
-
-    first_alone, second_alone = int((first & ~second).sum()), int((second & ~first).sum())
-    if first_alone + second_alone == 0:
-        return 1.0
-    return float(binomtest(first_alone, first_alone + second_alone, 0.5).pvalue)
-
-
 def print_head(found: Trained, floating: NDArray[np.int64]) -> None:
     recipe, dataset = found.recipe, found.dataset
     accuracy = 100 * float((floating == dataset.test.labels).mean())
@@ -295,6 +256,8 @@ def print_rows(
     labels: NDArray[np.int64],
 ) -> str:
     """One line a quantizer; the verdict on emb's."""
+    from verdict import verdict
+
     right = {name: one.classes == labels for name, one in measured.items() if isinstance(one, Measured)}
     ours = measured["emb"]
     if isinstance(ours, str):
