@@ -20,7 +20,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,9 @@ def main() -> None:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 found = trained(name, arguments, Path(folder) / "trained")
-                for runtime, verdict in compare(found, Path(folder), runtimes=arguments.runtimes):
+                for runtime, words in compare(found, Path(folder), arguments):
                     rows += 1
-                    unfit += [f"{name} on {runtime}"] if verdict.startswith("worse") else []
+                    unfit += [f"{name} on {runtime}"] if words.startswith("worse") else []
         except EmbError as error:
             sys.exit(f"error: {error}")
     print(f"emb's accuracy is best or equal in {rows - len(unfit)} of {rows} comparisons", end="")
@@ -146,38 +146,51 @@ def _keras_file(directory: Path, manifest: Mapping[str, Any]) -> Path:
     )
 
 
-def compare(found: Trained, folder: Path, *, runtimes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def compare(found: Trained, folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Print a model's section; (runtime, verdict) for each comparison in it."""
     import keras
-    from quantizers import QUANTIZERS, silence
+
+    import emb.layers  # noqa: F401  registers the layers that Keras lacks
 
     model = keras.models.load_model(found.keras)
-    with silence():
-        images = np.asarray(found.dataset.test.images[:], np.float32)
-        floating = model.predict(images, batch_size=250, verbose=0).argmax(axis=1)
-        formats = dict.fromkeys(file_format for one in runtimes for file_format in RUNTIMES.get(one).FORMATS)
-        files = {file_format: {"emb": path} for file_format, path in emb_files(found, folder / "emb").items()}
-        for file_format in formats:
-            for quantizer, write in QUANTIZERS[file_format].items():
-                path = folder / f"{quantizer.replace(' ', '-')}.{file_format}"
-                files[file_format][quantizer] = _written(
-                    lambda path, write=write: write(model, found.calibration, path), path
-                )
+    images = np.asarray(found.dataset.test.images[:], np.float32)
+    floating = model.predict(images, batch_size=250, verbose=0).argmax(axis=1)
     print_head(found, floating)
-    for runtime in runtimes:
-        for file_format in RUNTIMES.get(runtime).FORMATS:
-            measured = measure(runtime, files[file_format], found.dataset)
-            yield runtime, print_rows(runtime, measured, floating=floating, labels=found.dataset.test.labels)
+    ours = emb_files(found, folder / "emb", data_dir=arguments.data_dir)
+    made: dict[str, dict[str, Path | str]] = {}
+    for runtime in arguments.runtimes:
+        (file_format,) = RUNTIMES.get(runtime).FORMATS
+        if file_format not in made:
+            made[file_format] = {"emb": ours[file_format], **peer_files(model, found, folder, file_format)}
+        measured = measure(runtime, made[file_format], found.dataset)
+        yield runtime, print_rows(runtime, measured, floating=floating, labels=found.dataset.test.labels)
     print()
 
 
-def emb_files(found: Trained, directory: Path) -> dict[str, Path]:
+def peer_files(model: Any, found: Trained, folder: Path, file_format: str) -> dict[str, Path | str]:
+    """The peers' files of the model, by quantizer; a text where one takes it not: why."""
+    from quantizers import QUANTIZERS, silence
+
+    files: dict[str, Path | str] = {}
+    for name, quantize in QUANTIZERS[file_format].items():
+        path = folder / f"{name.replace(' ', '-')}.{file_format}"
+        try:
+            with silence():
+                quantize(model, found.calibration, path)
+            files[name] = path
+        except Exception as error:  # whatever a peer raises belongs in its row
+            files[name] = _in_a_line(error)
+    return files
+
+
+def emb_files(found: Trained, directory: Path, *, data_dir: Path | None) -> dict[str, Path]:
     """emb's int8 files of the model, by format, made as its recipe says."""
     recipe = found.recipe
     report = emb.build(
         found.keras,
         quantize="int8",
         data=recipe["data"]["path"] or recipe["data"]["name"],
+        data_dir=data_dir,
         output=directory,
         data__validation_fraction=recipe["data"]["validation_fraction"],
         train__seed=recipe["train"]["seed"],
@@ -189,15 +202,6 @@ def emb_files(found: Trained, directory: Path) -> dict[str, Path]:
         verify__minimum_agreement=0,
     )
     return {row.format: directory / row.file for row in report.rows}
-
-
-def _written(write: Callable[[Path], None], path: Path) -> Path | str:
-    """The file that the call makes, or why there is none, in a line."""
-    try:
-        write(path)
-    except Exception as error:  # whatever a peer raises belongs in its row
-        return _in_a_line(error)
-    return path
 
 
 def _in_a_line(error: Exception) -> str:
