@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import emb
 from emb import data as data_sets
 from emb.bench import describe_machine
 from emb.errors import EmbError
@@ -83,7 +82,7 @@ def main() -> None:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 found = trained(name, arguments, Path(folder) / "trained")
-                for runtime, words in compare(found, Path(folder), arguments):
+                for runtime, words in compare(found, Path(folder), runtimes=arguments.runtimes):
                     rows += 1
                     unfit += [f"{name} on {runtime}"] if words.startswith("worse") else []
         except EmbError as error:
@@ -146,7 +145,7 @@ def _keras_file(directory: Path, manifest: Mapping[str, Any]) -> Path:
     )
 
 
-def compare(found: Trained, folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def compare(found: Trained, folder: Path, *, runtimes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Print a model's section; (runtime, verdict) for each comparison in it."""
     import keras
 
@@ -156,52 +155,54 @@ def compare(found: Trained, folder: Path, arguments: argparse.Namespace) -> Iter
     images = np.asarray(found.dataset.test.images[:], np.float32)
     floating = model.predict(images, batch_size=250, verbose=0).argmax(axis=1)
     print_head(found, floating)
-    ours = emb_files(found, folder / "emb", data_dir=arguments.data_dir)
     made: dict[str, dict[str, Path | str]] = {}
-    for runtime in arguments.runtimes:
+    for runtime in runtimes:
         (file_format,) = RUNTIMES.get(runtime).FORMATS
         if file_format not in made:
-            made[file_format] = {"emb": ours[file_format], **peer_files(model, found, folder, file_format)}
+            made[file_format] = files_of(model, found, folder, file_format=file_format)
         measured = measure(runtime, made[file_format], found.dataset)
         yield runtime, print_rows(runtime, measured, floating=floating, labels=found.dataset.test.labels)
     print()
 
 
-def peer_files(model: Any, found: Trained, folder: Path, file_format: str) -> dict[str, Path | str]:
-    """The peers' files of the model, by quantizer; a text where one takes it not: why."""
+def files_of(model: Any, found: Trained, folder: Path, *, file_format: str) -> dict[str, Path | str]:
+    """emb's and the peers' files of the model, by quantizer; a text where one takes it not: why."""
     from quantizers import QUANTIZERS, silence
 
+    def ours(model: Any, calibration: NDArray[np.uint8], path: Path) -> None:
+        emb_file(found, path, file_format=file_format)
+
     files: dict[str, Path | str] = {}
-    for name, quantize in QUANTIZERS[file_format].items():
+    for name, quantize in {"emb": ours, **QUANTIZERS[file_format]}.items():
         path = folder / f"{name.replace(' ', '-')}.{file_format}"
         try:
             with silence():
                 quantize(model, found.calibration, path)
             files[name] = path
-        except Exception as error:  # whatever a peer raises belongs in its row
+        except Exception as error:  # whatever a quantizer raises belongs in its row
             files[name] = _in_a_line(error)
     return files
 
 
-def emb_files(found: Trained, directory: Path, *, data_dir: Path | None) -> dict[str, Path]:
-    """emb's int8 files of the model, by format, made as its recipe says."""
-    recipe = found.recipe
-    report = emb.build(
-        found.keras,
-        quantize="int8",
-        data=recipe["data"]["path"] or recipe["data"]["name"],
-        data_dir=data_dir,
-        output=directory,
-        data__validation_fraction=recipe["data"]["validation_fraction"],
-        train__seed=recipe["train"]["seed"],
-        quantize__calibration_images=recipe["quantize"]["calibration_images"],
-        quantize__calibration_method=recipe["quantize"]["calibration_method"],
-        export__softmax=recipe["export"]["softmax"],
-        export__formats=["tflite", "onnx"],
-        # The table itself says how far a file agrees with its model.
-        verify__minimum_agreement=0,
+def emb_file(found: Trained, path: Path, *, file_format: str) -> None:
+    """The int8 file that `emb build` makes of the model by its recipe: the same steps, hence the same bytes."""
+    from emb.export.source import open_source, without_softmax
+    from emb.pipeline.pixels import PIXELS
+    from emb.quantize import SCHEMES, quantize_onnx, quantize_tflite
+
+    source = open_source(found.keras)
+    if found.recipe["export"]["softmax"] == "drop":
+        source = without_softmax(source)
+    floating = path.with_name(f"emb-float32.{file_format}")
+    pixels = source.write(floating, file_format=file_format, pixels=PIXELS[found.recipe["input"]["pixels"]])
+    {"tflite": quantize_tflite, "onnx": quantize_onnx}[file_format](
+        floating,
+        path,
+        scheme=SCHEMES.get("int8").SCHEME,
+        calibration=found.calibration,
+        method=found.recipe["quantize"]["calibration_method"],
+        pixels=pixels,
     )
-    return {row.format: directory / row.file for row in report.rows}
 
 
 def _in_a_line(error: Exception) -> str:
