@@ -242,9 +242,10 @@ def print_head(found: Trained, floating: NDArray[np.int64]) -> None:
     accuracy = 100 * float((floating == dataset.test.labels).mean())
     arguments = recipe["model"]["arguments"]
     width = f", width {arguments['width']:g}" if "width" in arguments else ""
-    epochs = f"trained for {found.epochs} epochs" if found.epochs else "not trained"
+    data = recipe["data"]["name"]
+    training = f"trained on {data} (epochs: {found.epochs})" if found.epochs else f"not trained, for {data}"
     print(
-        f"**{found.name}**{width}: {epochs} on {recipe['data']['name']}, seed {recipe['train']['seed']}; "
+        f"**{found.name}**{width}: {training}, seed {recipe['train']['seed']}; "
         f"float {accuracy:.2f} % of {len(dataset.test):,} test images; {len(found.calibration)} calibration images\n"
     )
     columns = ["runtime", "quantizer", "bytes", "accuracy %", "against float, points", "agrees with float %"]
