@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: lenet test test-fast test-family test-board board board-stop check golden docs bench lock clean help
+.PHONY: lenet test test-fast test-family test-board board board-stop check golden docs bench bench-peers lock clean help
 
 help:
 	@echo "make lenet      set up .venv and build an int8 LeNet on the embedded data"
@@ -16,6 +16,7 @@ help:
 	@echo "make golden     rewrite the golden files and the generated parts of the docs"
 	@echo "make docs       build the documentation into site/, offline"
 	@echo "make bench      measure the tables of benchmarks/README.md (hours; needs MNIST in EMB_DATA_DIR)"
+	@echo "make bench-peers  the table against other quantizers alone (PEERS=\"--build lenet=DIR\" for what is trained already)"
 	@echo "make lock       resolve the dependencies of pyproject.toml anew into the lock files"
 
 lenet: .venv/runtime
@@ -54,13 +55,15 @@ golden: .venv/dev
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: .venv/dev
-	$(BIN)/python benchmarks/against_plain.py
+bench: .venv/dev bench-peers
 	$(BIN)/python benchmarks/mnist_accuracy.py
 	$(BIN)/python benchmarks/vanishing_gradients.py
 	$(BIN)/python benchmarks/full_size.py
 	$(BIN)/python benchmarks/activation_memory.py
 	$(BIN)/python benchmarks/hard_model.py --data mnist --epochs 3
+
+bench-peers: .venv/peers
+	$(BIN)/python benchmarks/peers.py $(PEERS)
 
 # uv writes one lock for all Python versions; it is fetched for this target alone.
 lock:
@@ -70,6 +73,9 @@ lock:
 	.venv-lock/bin/uv pip compile pyproject.toml --group build --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --quiet --constraint requirements.lock \
 	  --output-file requirements-dev.lock
+	.venv-lock/bin/uv pip compile --group peers --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --quiet --constraint requirements-dev.lock \
+	  --output-file requirements-peers.lock
 
 clean:
 	rm -rf .venv .venv-lock site builds
@@ -83,4 +89,8 @@ clean:
 
 .venv/dev: .venv/runtime requirements-dev.lock
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements-dev.lock
+	touch $@
+
+.venv/peers: .venv/runtime requirements-peers.lock
+	$(PIP) install --quiet --require-hashes --no-deps -r requirements-peers.lock
 	touch $@

@@ -1,0 +1,51 @@
+"""Whether one classifier is more accurate than others on the same images, or whether the difference may be chance.
+
+By McNemar's exact test on the images that one of two gets right and the other does not, at 5 %:
+
+  best    more correct images than every peer, none of the differences chance
+  worse   fewer correct images than some peer, the difference no chance
+  equal   else
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHANCE = 0.05
+
+
+def verdict(ours: NDArray[np.bool_], peers: Mapping[str, NDArray[np.bool_]]) -> str:
+    """What emb's accuracy is beside that of its peers, in words; "no peer" if there is none.
+
+    ours, peers: (n,) for each image whether the class is right.
+    """
+    if not peers:
+        return "no peer"
+    chances = {name: mcnemar(ours, theirs) for name, theirs in peers.items()}
+    ahead = {name: int(ours.sum()) - int(theirs.sum()) for name, theirs in peers.items()}
+    strongest = min(peers, key=lambda name: (ahead[name], chances[name]))
+    beaten_by = [name for name in peers if ahead[name] < 0 and chances[name] < CHANCE]
+    if beaten_by:
+        word, strongest = "worse", min(beaten_by, key=lambda name: ahead[name])
+    elif all(ahead[name] > 0 and chances[name] < CHANCE for name in peers):
+        word = "best"
+    else:
+        word = "equal"
+    return f"{word}: {ahead[strongest]:+d} images against {strongest}, p = {chances[strongest]:.2g}"
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """The two-sided exact p-value that two classifiers are right equally often, in [0, 1].
+
+    first, second: (n,) for each image whether it is right. Source: McNemar 1947, Psychometrika 12; exact by the
+    binomial distribution of the images that one alone gets right.
+    """
+    from scipy.stats import binomtest
+
+    first_alone, second_alone = int((first & ~second).sum()), int((second & ~first).sum())
+    if first_alone + second_alone == 0:
+        return 1.0
+    return float(binomtest(first_alone, first_alone + second_alone, 0.5).pvalue)
