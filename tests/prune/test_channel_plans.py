@@ -90,7 +90,9 @@ def test_a_tenth_of_every_group_stays(model, scores):
 
 
 @pytest.mark.parametrize("scope", ["global", "uniform"])
-@pytest.mark.parametrize(("multiple", "counts"), [(16, (16, 16, 4, 4)), (8, (8, 8, 4, 4)), (3, (3,) * 4), (1, (1,) * 4)])
+@pytest.mark.parametrize(
+    ("multiple", "counts"), [(16, (16, 16, 4, 4)), (8, (8, 8, 4, 4)), (3, (3,) * 4), (1, (1,) * 4)]
+)
 def test_what_is_left_of_a_group_is_a_multiple(made, scope, multiple, counts):
     """Of half or a quarter of it where a group has less than twice as many: c and d have 10 channels."""
 
