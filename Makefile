@@ -31,9 +31,10 @@ test-fast: .venv/dev
 test-family: .venv/dev
 	$(BIN)/pytest -n 2 -m family
 
-# One board at a time: it has as many cores as the smallest machine that runs this.
+# A board has as many cores as the smallest machine that runs this.
+BOARDS ?= 1
 test-board: .venv/dev
-	$(BIN)/pytest -m board tests/board
+	$(BIN)/pytest -m board -n $(BOARDS) tests/board
 
 board:
 	$(PYTHON) tests/board/machine.py start

@@ -8,6 +8,7 @@ The board's network ends at this machine: nothing of it reaches further, and onl
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -94,12 +95,15 @@ def default_folder() -> Path:
 
 
 def ready_image(folder: Path) -> Path:
-    """The image in `folder`, made if it is not there or outdated. Raises BoardFailure."""
+    """The image in `folder`, made if it is not there or outdated, by one process at a time. Raises BoardFailure."""
     image.require_programs()
     path = folder / "image"
     recipe = path / "recipe"
-    if not recipe.is_file() or recipe.read_text(encoding="utf-8") != image.recipe_digest():
-        image.make(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not recipe.is_file() or recipe.read_text(encoding="utf-8") != image.recipe_digest():
+            image.make(path)
     return path
 
 
