@@ -112,6 +112,7 @@ def url(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_fetch(url: str, tmp_path: Path) -> None:
     done = _run("data", "fetch", "mnist", "--json", cache=tmp_path, before=_with_url(url))
     assert done.returncode == 0, done.stderr

@@ -101,6 +101,7 @@ def test_an_exit_code_without_a_word(tool, model, folder):
     assert refused(model, folder).why == "it ended with exit code 3 and said nothing"
 
 
+@pytest.mark.slow
 def test_longer_than_it_may_take(tool, model, folder):
     tool.will([], hang=True)
     error = refused(model, folder, timeout_s=1)

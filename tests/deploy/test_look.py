@@ -27,6 +27,7 @@ PI = BoardFacts(
 WANTED = Requirements(architecture="aarch64", python=("3.11", "3.12"), glibc="2.34", free_bytes=10**8)
 
 
+@pytest.mark.slow
 def test_this_machine_says_what_it_is():
     script = resources.files("emb.deploy").joinpath("device/look.sh").read_bytes()
     said = subprocess.run(["sh", "-s"], input=script, capture_output=True, check=True)

@@ -64,6 +64,7 @@ def test_damaged_onnx_is_read_or_refused(models: Path, tmp_path: Path, data: st.
     _read_or_refuse(path)
 
 
+@pytest.mark.slow
 def test_lengths_that_lie_allocate_nothing(models: Path, tmp_path: Path) -> None:
     """Words all over the file claim, one at a time, to be a length of a quarter of a billion."""
     content = (models / "mixed-int8.tflite").read_bytes()

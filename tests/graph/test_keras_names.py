@@ -58,6 +58,7 @@ def test_every_layer_of_the_zoo_is_found(name: str, tmp_path: Path) -> None:
     assert {layer: products[layer] for layer in kernels} == dict.fromkeys(kernels, 1)
 
 
+@pytest.mark.slow
 def test_the_names_that_keras_gives_are_not_mixed_up(tmp_path: Path) -> None:
     """conv2d_1 is both the second scope of conv2d and a layer; the layer's own second scope is conv2d_1_1."""
     import keras

@@ -154,6 +154,7 @@ def test_classes_are_counted_as_chance_would_have_them() -> None:
     assert examined(FIT[3], labels=drawn % 50, classes=many, class_shares=np.full(1000, 1e-3)) != ()
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), classes=st.integers(2, 60))
 def test_a_random_draw_covers_classes_enough(seed: int, classes: int) -> None:

@@ -36,6 +36,7 @@ def lines_of(svg: str) -> list[int]:
     return [path.count("L") + 1 for path in paths]
 
 
+@pytest.mark.slow
 def test_a_training_has_a_panel_for_each_figure():
     drawing = draw_training(epochs(5), title="lenet")
     assert {"lenet", "epoch", "loss", "accuracy %", "learning rate", "train", "validation"} <= set(
@@ -45,6 +46,7 @@ def test_a_training_has_a_panel_for_each_figure():
     assert lines_of(drawing.svg) == [5, 5, 5, 5]
 
 
+@pytest.mark.slow
 def test_both_files_show_the_same_picture():
     drawing = draw_training(epochs(3), title="lenet")
     width, height = map(float, re.search(r'width="([\d.]+)" height="([\d.]+)"', drawing.svg).groups())

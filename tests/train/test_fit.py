@@ -95,6 +95,7 @@ def test_same_seed_same_weights_to_the_bit(uninterrupted, tmp_path):
     assert [epoch.loss for epoch in history.epochs] == [epoch.loss for epoch in uninterrupted[1].epochs]
 
 
+@pytest.mark.slow
 def test_other_seed_other_weights(uninterrupted, tmp_path):
     other, _ = problem.run(tmp_path, spec=dataclasses.replace(problem.SPEC, seed=8))
     assert not np.array_equal(other.get_weights()[0], uninterrupted[0].get_weights()[0])
@@ -121,6 +122,7 @@ def test_killed_training_continues_with_the_same_weights(uninterrupted, tmp_path
     _assert_same(resumed, uninterrupted[0])
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_of_an_epoch_continues_with_the_same_weights(uninterrupted, tmp_path):
     def interrupt(progress):
         if progress.epoch == 3:
@@ -134,6 +136,7 @@ def test_stopped_in_the_middle_of_an_epoch_continues_with_the_same_weights(unint
     _assert_same(resumed, uninterrupted[0])
 
 
+@pytest.mark.slow
 def test_finished_training_is_not_repeated(uninterrupted, tmp_path):
     problem.run(tmp_path)
     told = []
@@ -142,6 +145,7 @@ def test_finished_training_is_not_repeated(uninterrupted, tmp_path):
     _assert_same(again, uninterrupted[0])
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_training_is_not_used(tmp_path):
     problem.run(tmp_path, spec=dataclasses.replace(problem.SPEC, epochs=1, warmup_epochs=0))
     told = []

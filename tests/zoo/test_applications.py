@@ -113,6 +113,7 @@ def _refused(source, target, **options):
     return caught.value
 
 
+@pytest.mark.slow
 def test_message_names_the_first_layer_of_another_shape():
     import keras
 

@@ -53,6 +53,7 @@ def test_model_turns_raw_pixels_into_probabilities(name):
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO.names())
 def test_model_begins_with_a_rescaling_without_offset_and_ends_in_scores(name, outline):
     layers = _other_network(outline, name).layers
@@ -116,6 +117,7 @@ def test_one_class_is_refused(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_smallest_input_is_named_and_builds_and_one_less_is_refused(name, outline):
     smallest = _smallest(outline, name)
