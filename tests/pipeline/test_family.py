@@ -24,8 +24,8 @@ IN_CI = {
 # need more: very deep ones at a quarter of their width.
 EPOCHS = {
     **dict.fromkeys(("inception-v3", "inception-v3-cifar10", "resnet101", "resnet152"), 12),
-    **dict.fromkeys(("resnet44-cifar10", "resnet56-cifar10", "resnet110-cifar10"), 20),
-    "plain20-cifar10": 30,
+    **dict.fromkeys(("resnet44-cifar10", "resnet56-cifar10"), 20),
+    **dict.fromkeys(("plain20-cifar10", "resnet110-cifar10"), 30),
     **dict.fromkeys(("inception-v4", "inception-v4-cifar10"), 40),
     "plain56-cifar10": 100,
 }
@@ -37,7 +37,7 @@ AFFINE = {
     "train.augment.scale_fraction": 0.1,
 }
 MORE = {
-    **dict.fromkeys(("inception-v4", "inception-v4-cifar10"), AFFINE),
+    **dict.fromkeys(("inception-v4", "inception-v4-cifar10", "resnet110-cifar10"), AFFINE),
     # 56 layers without shortcuts: at a quarter of its width it stays at chance.
     "plain56-cifar10": AFFINE | {"model.arguments.width": 1.0, "train.learning_rate": 0.003, "train.warmup_epochs": 5},
 }
