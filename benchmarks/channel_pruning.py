@@ -72,8 +72,8 @@ def cells(recipe: str, removed: float, multiple: int) -> list[str]:
     return line
 
 
-def network(recipe: str) -> Any:
-    """The recipe's network for small images, its normalizations with statistics as a training might leave them."""
+def network(recipe: str, shape: tuple[int, ...] = SHAPE, classes: int = CLASSES) -> Any:
+    """The recipe's network, untrained, its normalizations with statistics as a training might leave them."""
     import keras
 
     from emb.pipeline.recipes import load_recipe
@@ -82,7 +82,7 @@ def network(recipe: str) -> Any:
     keras.utils.set_random_seed(0)
     loaded = load_recipe(recipe)
     builder = ZOO.get(loaded.model.builder)
-    model = builder.build(input_shape=SHAPE, classes=CLASSES, **dict(loaded.model.arguments))
+    model = builder.build(input_shape=shape, classes=classes, **dict(loaded.model.arguments))
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -92,8 +92,8 @@ def network(recipe: str) -> Any:
     return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
-def converted(model: Any, path: Path, images: np.ndarray) -> Path:
-    """The int8 file of the format that the path's suffix names."""
+def converted(model: Any, path: Path, images: np.ndarray, *, lanes: int = 0) -> Path:
+    """The int8 file of the format that the path's suffix names. lanes: see `quantize_tflite`."""
     from emb.export.source import open_source
     from emb.quantize import SCHEMES, quantize_onnx, quantize_tflite
 
@@ -103,7 +103,7 @@ def converted(model: Any, path: Path, images: np.ndarray) -> Path:
     plain = path.with_name(f"{path.stem}-float{path.suffix}")
     pixels = open_source(kept, trust=False).write(plain, file_format=file_format)
     quantize = {"tflite": quantize_tflite, "onnx": quantize_onnx}[file_format]
-    quantize(plain, path, scheme=SCHEMES.get("int8").SCHEME, calibration=images, pixels=pixels)
+    quantize(plain, path, scheme=SCHEMES.get("int8").SCHEME, calibration=images, pixels=pixels, lanes=lanes)
     return path
 
 

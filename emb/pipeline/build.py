@@ -12,7 +12,7 @@ from emb import data as data_sets
 from emb.bench import describe_machine, machine_digest
 from emb.deploy import edgetpu_forms
 from emb.errors import EmbError, ModelError, SpecError
-from emb.pipeline import output, pretrained
+from emb.pipeline import output, pretrained, targeting
 from emb.pipeline.digests import digest_of_path
 from emb.pipeline.edgetpu import in_forms
 from emb.pipeline.engine import Engine, choose_engine, keras_on_tensorflow
@@ -74,6 +74,7 @@ def build(
     directory = output.directory_for(wanted, output_directory)
     aim = _aim_at(target, force=force, forms=forms)
     wanted, taken = in_forms(wanted, aim.target) if aim and forms else (wanted, {})
+    wanted = targeting.with_lanes(wanted, aim.target) if aim else wanted
     engine = engine_for(wanted, backend=backend, devices=devices)
     with keras_on_tensorflow():
         output.require_replaceable(directory)

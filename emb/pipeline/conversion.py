@@ -45,6 +45,7 @@ def converted(source: Source, path: Path, work: Work, *, scheme: Scheme, images:
             calibration=np.load(work.file("calibration", "calibration.npy"))[:images] if scheme.calibrated else None,
             method=recipe.quantize.calibration_method,
             pixels=pixels,
+            lanes=recipe.quantize.lanes,
         )
     return pixels
 

@@ -239,19 +239,23 @@ def float_stage(
 
 def quantize_stage(recipe: Recipe, file_format: Format, scheme: Scheme, *, source: str, chosen: str = "") -> Stage:
     """A file in another scheme. source: the stage with the float32 file.  chosen: the one that chose ranges."""
-    method = {"method": recipe.quantize.calibration_method} if scheme.calibrated else {}
     return Stage(
         name=f"{scheme.name}.{file_format}",
         group="quantize",
         work=partial(stages.quantize, file_format=file_format, scheme=scheme, source=source, chosen=chosen),
         needs=(source, *(("calibration",) if scheme.calibrated else ()), *((chosen,) if chosen else ())),
-        parameters={"scheme": scheme.name, **method},
+        parameters={"scheme": scheme.name, **(quantize_parameters(recipe) if scheme.calibrated else {})},
         tools=versions(_QUANTIZERS[file_format]),
         # Which operations a repaired model's layers became is read from the model.
         packages=("quantize", "graph", *(("export", "layers") if chosen else ()), *_OWN_CODE),
         chatty=True,
         optional=True,
     )
+
+
+def quantize_parameters(recipe: Recipe) -> dict[str, Any]:
+    """What decides, beside the calibration images, what a calibrated file of a float one is."""
+    return {"method": recipe.quantize.calibration_method, "lanes": recipe.quantize.lanes}
 
 
 def check_stage(file_format: Format, scheme: Scheme, *, source: str, optional: bool, chosen: str = "") -> Stage:

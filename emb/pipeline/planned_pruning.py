@@ -13,7 +13,7 @@ from pathlib import Path
 from emb.errors import ModelError
 from emb.pipeline import prune_stages
 from emb.pipeline.engine import Engine
-from emb.pipeline.planned import data_parameters
+from emb.pipeline.planned import data_parameters, quantize_parameters
 from emb.pipeline.stage import Stage, versions
 from emb.spec.recipe import Recipe
 from emb.spec.scheme import Scheme
@@ -60,7 +60,7 @@ def prune_stage(
             "own": bool(recipe.model.file),
             "backend": engine.backend,
             "devices": engine.devices,
-            **({"softmax": recipe.export.softmax, "method": recipe.quantize.calibration_method} if searched else {}),
+            **({"softmax": recipe.export.softmax, **quantize_parameters(recipe)} if searched else {}),
         },
         tools=versions((*dict.fromkeys((*engine.tools, *(_CONVERSION_TOOLS if searched else ()))), "pillow")),
         packages=(
@@ -86,7 +86,7 @@ def comparison_stage(recipe: Recipe, scheme: Scheme, *, unpruned: str, data_dige
             "scheme": scheme.name,
             "pixels": recipe.input.pixels,
             "softmax": recipe.export.softmax,
-            "method": recipe.quantize.calibration_method,
+            **quantize_parameters(recipe),
         },
         tools=versions((*_CONVERSION_TOOLS, "pillow")),
         packages=("data", "pipeline/prune_stages.py", *_CONVERSION),

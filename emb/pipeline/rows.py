@@ -42,6 +42,7 @@ def assemble(
         errors.append(_one_line("the unpruned model", failures[COMPARISON]))
     if FIT in failures:
         errors.append(_one_line("the target", failures[FIT]))
+    written = [file.stage for file in planned.files if file.check not in failures]
     for file in planned.files:
         if file.check in failures:
             continue
@@ -64,7 +65,10 @@ def assemble(
         errors=tuple(errors),
         reference_accuracy=reference["correct"] / reference["total"],
         machine=describe_machine().title,
-        notes=(*data["notes"], *_notes_of("calibration", done), *_notes_of("model", done)),
+        notes=(
+            *data["notes"],
+            *(note for stage in ("calibration", "model", *written) for note in _notes_of(stage, done)),
+        ),
         formats=_formats(planned, done, failures),
         target=target_report(planned, done),
         pruning=_pruning(done),

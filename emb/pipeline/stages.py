@@ -91,7 +91,7 @@ def quantize(work: Work, *, file_format: str, scheme: Scheme, source: str, chose
 
     convert = {"tflite": quantize_tflite, "onnx": quantize_onnx}[file_format]
     path = work.file(source, f"model.{file_format}")
-    convert(
+    packed = convert(
         path,
         work.folder / f"model.{file_format}",
         scheme=scheme,
@@ -100,8 +100,18 @@ def quantize(work: Work, *, file_format: str, scheme: Scheme, source: str, chose
         pixels=_pixels(work, source),
         known=read_known(work.done[chosen]) if chosen else (),
         kept=frozenset(one.output for one in _float_operations(work, path, chosen)),
+        lanes=work.context.recipe.quantize.lanes,
     )
     shutil.copyfile(work.file(source, "pixels.json"), work.folder / "pixels.json")
+    if packed:
+        write_json(work.folder / "notes.json", [_packed_note(packed, file_format=file_format, scheme=scheme)])
+
+
+def _packed_note(count: int, *, file_format: str, scheme: Scheme) -> str:
+    return (
+        f"{scheme.name} .{file_format}: neighbouring pixels are the channels of {count} "
+        f"convolution{'s' if count > 1 else ''}, for the target's kernels: the same answers, and zeros among its MACs"
+    )
 
 
 def check(work: Work, *, file_format: str, scheme: Scheme, source: str, chosen: str = "") -> None:

@@ -4,8 +4,9 @@ makes of it. Runs no model.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from emb.errors import ModelError, SpecError
 from emb.pipeline import ethosu, untrained
 from emb.pipeline.check import Check, check_model, require_fit
 from emb.pipeline.json_files import read_json, write_json
+from emb.pipeline.recipes import load_target
 from emb.pipeline.stage import Stage, Work, versions
 from emb.runtimes import RUNTIMES
 from emb.spec.fit import Fault
@@ -129,6 +131,18 @@ def float_refusal(recipe: Recipe, aim: Aim | None) -> str:
     if not reason and not aim.target.runtimes:
         return f"on {aim.target.name} floats take far longer than integers; allow it with --keep-float"
     return reason
+
+
+def with_lanes(recipe: Recipe, target: Target) -> Recipe:
+    """The recipe with the target's int8 kernels to build for, unless it names others."""
+    quantize = recipe.quantize
+    return replace(recipe, quantize=replace(quantize, lanes=quantize.lanes or lanes_of(target)))
+
+
+def lanes_of(target: Target) -> int:
+    """Channels that the int8 kernels of the target's runtimes take at once, 0 if that is not known."""
+    here = target.architecture == "any" and platform.machine() == "x86_64"
+    return load_target("linux-x86-64").int8_lanes if here and target.runtimes else target.int8_lanes
 
 
 def deployment(files: Sequence[BuiltFile], aim: Aim, *, schemes: Sequence[str]) -> Deployment:

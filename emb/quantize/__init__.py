@@ -66,7 +66,8 @@ def quantize_tflite(
     pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
     known: Sequence[KnownRange] = (),
     kept: Collection[str] = (),
-) -> None:
+    lanes: int = 0,
+) -> int:
     """Write the float32 .tflite at `float_path` to `out_path` in the number formats of `scheme`.
 
     calibration: (images, height, width, channels) raw pixels, 0..255; needed if `scheme.calibrated`.
@@ -76,12 +77,15 @@ def quantize_tflite(
     kept: of a calibrated scheme, what compute in float32 all the same: the operations that first write these tensors of
     the float file, but for the one that writes the model's output. A DEQUANTIZE stands before them and a QUANTIZE
     behind, where an operation of integers is their neighbour. A few kinds (LEAKY_RELU, a ReLU in ONNX) follow them.
+    lanes: channels that the int8 kernels take at once. Convolutions of fewer get neighbouring pixels as channels where
+    that pays, with the same integers as result; 0 and 1 leave them as they are. Returns how many
+    convolutions got them.
     Raises ExportError naming the operation where the scheme cannot be had in TFLite or a float tensor remains,
     ModelError for activations that are not finite, DataError for calibration images that do not fit the model.
     """
     from emb.quantize._tflite import quantize
 
-    quantize(
+    return quantize(
         *(float_path, out_path),
         scheme=scheme,
         calibration=calibration,
@@ -89,6 +93,7 @@ def quantize_tflite(
         pixels=pixels,
         known=known,
         kept=frozenset(kept),
+        lanes=lanes,
     )
 
 
@@ -102,15 +107,16 @@ def quantize_onnx(
     pixels: Pixels = Pixels(),  # noqa: B008  a frozen value
     known: Sequence[KnownRange] = (),
     kept: Collection[str] = (),
-) -> None:
+    lanes: int = 0,
+) -> int:
     """Write the float32 .onnx at `float_path` to `out_path` in the number formats of `scheme`.
 
-    Arguments and errors as for `quantize_tflite`. The model's input may be (1, channels, height, width) or
-    (1, height, width, channels). An int8 model takes and returns uint8 tensors.
+    Arguments, errors and what is returned as for `quantize_tflite`. The model's input may be
+    (1, channels, height, width) or (1, height, width, channels). An int8 model takes and returns uint8 tensors.
     """
     from emb.quantize._onnx import quantize
 
-    quantize(
+    return quantize(
         *(float_path, out_path),
         scheme=scheme,
         calibration=calibration,
@@ -118,6 +124,7 @@ def quantize_onnx(
         pixels=pixels,
         known=known,
         kept=frozenset(kept),
+        lanes=lanes,
     )
 
 

@@ -25,6 +25,7 @@ from emb.quantize._error import ErrorSums
 from emb.quantize._ranges import Range
 from emb.quantize._tflite import int8_except
 from emb.quantize._tflite_activations import activations
+from emb.quantize._tflite_packing import unpack_pixels
 from emb.quantize._tflite_parts import Part, part
 from emb.quantize._tflite_simulated import simulate
 from emb.spec.contract import Pixels
@@ -86,6 +87,7 @@ def layer_errors(
     Raises ModelError if the int8 file was not made of the float one, or is not int8 throughout.
     """
     real_model, int8_model = fb.load(float_path), fb.load(int8_path)
+    unpack_pixels(int8_model, real_model)
     _require_fit(images, real_model)
     codes = _codes(real_model, int8_model, int8_path)
     labels = _labels_of_int8(real_model, int8_model, layers)
@@ -108,6 +110,7 @@ def simulate_except(float_path: Path, int8_path: Path, out_path: Path, *, kept: 
     kept: for every operation of the float file, whether it is spared. Raises ModelError as `layer_errors`.
     """
     model, int8_model = fb.load(float_path), fb.load(int8_path)
+    unpack_pixels(int8_model, model)
     tensors = {fb.tensor_name(tensor): tensor for tensor in int8_model.subgraphs[0].tensors}
     integers = {name: tensors[code.name] for name, code in _codes(model, int8_model, int8_path).items()}
     simulate(model, integers, int8_model, kept=kept)

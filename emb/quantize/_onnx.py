@@ -19,6 +19,7 @@ from emb.quantize import _onnx_graph as og
 from emb.quantize._calibration import checked_images
 from emb.quantize._known import KnownRange, moments, recognized
 from emb.quantize._onnx_border import check_integer_only, quantized_input, uint8_border, with_activations
+from emb.quantize._onnx_packing import pack_pixels
 from emb.quantize._onnx_rewrite import global_pools_to_pools, means_to_global_pools, tanh_ranges, tanh_to_sigmoid
 from emb.quantize._onnx_sums import codes_of_sums, ranges_of, write_codes
 from emb.quantize._onnx_tables import functions_to_stand_ins, stand_ins_to_tables
@@ -39,7 +40,8 @@ def quantize(
     pixels: Pixels,
     known: Sequence[KnownRange],
     kept: frozenset[str],
-) -> None:
+    lanes: int,
+) -> int:
     """See emb.quantize.quantize_onnx."""
     if "onnx" not in scheme.formats:
         raise ExportError(
@@ -49,14 +51,17 @@ def quantize(
         )
     model = og.load(float_path)
     _check_float(model, float_path)
+    packed = 0
     if scheme.calibrated:
         model = _static(model, calibration, scheme=scheme, method=method, pixels=pixels, known=known, kept=kept)
+        packed = pack_pixels(model, lanes=lanes) if lanes else 0
     elif scheme.weights == "float16":
         _weights_to_float16(model)
     elif scheme.weights == "int8":
         model = _dynamic(model)
     model.producer_name, model.producer_version = "emb", ""
     out_path.write_bytes(model.SerializeToString(deterministic=True))
+    return packed
 
 
 def _static(

@@ -24,6 +24,7 @@ from emb.quantize._ranges import Activations, Range, calibrate, input_code, inpu
 from emb.quantize._tflite_activations import activations
 from emb.quantize._tflite_float16 import weights_to_float16
 from emb.quantize._tflite_islands import beside, close_islands
+from emb.quantize._tflite_packing import pack_pixels
 from emb.quantize._tflite_parts import drop_unused_buffers
 from emb.quantize._tflite_uint8 import uint8_border
 from emb.spec.contract import Pixels
@@ -40,18 +41,21 @@ def quantize(
     pixels: Pixels,
     known: Sequence[KnownRange],
     kept: frozenset[str],
-) -> None:
+    lanes: int,
+) -> int:
     """See emb.quantize.quantize_tflite."""
     if "tflite" not in scheme.formats:
         raise ExportError(f"the scheme {scheme.name} does not exist for TFLite", fix="choose another scheme")
     model = fb.load(float_path)
     _check_float(model, float_path)
+    packed = 0
     if scheme.calibrated:
         shape = tuple(int(size) for size in model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shape)
         images = checked_images(calibration, scheme=scheme, shape=shape[1:], pixels=pixels)
         subgraph = model.subgraphs[0]
         kept -= {fb.tensor_name(subgraph.tensors[index]) for index in subgraph.outputs}
         model = _static(model, float_path, images, scheme=scheme, method=method, pixels=pixels, known=known, kept=kept)
+        packed = pack_pixels(model, lanes=lanes) if lanes else 0
     elif scheme.weights == "float16":
         weights_to_float16(model)
     elif scheme.weights == "int8":
@@ -62,6 +66,7 @@ def quantize(
     if scheme.integer_only:
         _check_integer_only(model, scheme, kept=beside(model, kept))
     out_path.write_bytes(fb.pack(model))
+    return packed
 
 
 def _static(

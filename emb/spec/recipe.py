@@ -231,19 +231,27 @@ class PruneSpec:
         return self.channel_multiple or (1 if self.target.kind == "bytes" else _BLOCK)
 
 
+_MOST_LANES = 64
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizeSpec:
     """schemes: public names of the registry emb.quantize; float32 is always exported as the reference.
 
     calibration_images: train images whose activations set the integer ranges.  calibration_method: how a range
     follows from them.
+    lanes: channels that the int8 kernels take at once; neighbouring pixels become channels where that fills them, see
+    docs/explanation/packed-pixels.md. 0 takes the target's; 1 leaves every convolution as it is.
     """
 
     schemes: tuple[str, ...] = ("int8",)
     calibration_images: int = 200
     calibration_method: Literal["minmax", "percentile", "mse"] = "minmax"
+    lanes: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.lanes <= _MOST_LANES:
+            raise ValueError(f"lanes must lie between 0 and {_MOST_LANES}")
         if self.calibration_images < 1:
             raise ValueError("calibration_images must be at least 1")
         if not self.schemes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from emb.graph import files
 from emb.pipeline.deliverable import find_all
-from emb.pipeline.recipes import shelf
+from emb.pipeline.recipes import load_recipe, load_target, shelf
+from emb.pipeline.targeting import lanes_of, with_lanes
 
 pytestmark = pytest.mark.slow
 
@@ -177,3 +179,38 @@ def test_bad_input(emb: Any, arguments: tuple[str, ...], message: str) -> None:
     done = emb.run("build", "lenet", *arguments, expect=2)
     assert done.stderr.startswith(message)
     assert "Traceback" not in done.stderr
+
+
+def test_the_first_layer_is_made_for_the_target_s_kernels(emb: Any) -> None:
+    short = ("--epochs", "1", "--data", "digits", "--quantize", "int8")
+    packed = emb.json("build", "lenet", *short, "--target", "linux-x86-64", "--output", "packed")
+    left = emb.json(
+        "build", "lenet", *short, "--target", "linux-x86-64", "--set", "quantize.lanes=1", "--output", "left"
+    )
+    (note, other) = [one for one in packed["notes"] if "neighbouring pixels" in one]
+    assert note.startswith("int8 .tflite: ")
+    assert other.startswith("int8 .onnx: ")
+    assert not [one for one in left["notes"] if "neighbouring pixels" in one]
+    for one, plain in zip(packed["rows"], left["rows"], strict=True):
+        assert (one["runtime"], one["accuracy"], one["agreement"]) == (
+            plain["runtime"],
+            plain["accuracy"],
+            plain["agreement"],
+        )
+        assert (one["macs"] > plain["macs"]) is (one["scheme"] == "int8")
+    assert json.loads((emb.home / "packed" / "manifest.json").read_text())["recipe"]["quantize"]["lanes"] == 8
+    # What looks into an int8 file finds its layers as before.
+    layers = [
+        [(row["layer"], row["cosine"]) for row in emb.json("inspect", folder, "--quantization-error")["layers"]]
+        for folder in ("packed", "left")
+    ]
+    assert layers[0] == layers[1]
+
+
+@pytest.mark.parametrize(("target", "lanes"), [("rpi4", 8), ("rpi5", 4), ("rpi3b-plus", 1), ("coral-usb-rpi4", 0)])
+def test_which_kernels_a_target_has(target: str, lanes: int) -> None:
+    assert lanes_of(load_target(target)) == lanes
+    chosen = with_lanes(load_recipe("lenet"), load_target(target))
+    assert chosen.quantize.lanes == lanes
+    wished = replace(chosen, quantize=replace(chosen.quantize, lanes=16))
+    assert with_lanes(wished, load_target(target)).quantize.lanes == 16

@@ -1,0 +1,206 @@
+"""Neighbouring pixels as channels: fewer steps for a kernel, and the same integers."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from emb.graph.files import read
+from emb.quantize import SCHEMES, layer_errors, quantize_onnx, quantize_tflite
+from emb.quantize._packing import Convolution, Packing, packed, packing
+
+# Name -> (height, width, channels) and the first layer's maps, size, stride and padding.
+FIRST_LAYERS = {
+    "lenet, without padding": ((28, 28, 1), (6, 5, 1, "valid")),
+    "lenet": ((28, 28, 1), (6, 5, 1, "same")),
+    "three by three": ((28, 28, 1), (8, 3, 1, "valid")),
+    "resnet": ((32, 32, 3), (8, 7, 2, "same")),
+    "mobilenet": ((32, 32, 3), (8, 3, 2, "same")),
+    "four maps for the second layer": ((20, 36, 1), (4, 5, 2, "valid")),
+}
+# The second layer has 8 channels in the others.
+BOTH = "four maps for the second layer"
+
+
+@pytest.fixture(scope="module")
+def float_files(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """float_files(name, format): a network that begins with one of FIRST_LAYERS, written once."""
+    from emb.export import onnx, tflite
+
+    folder = tmp_path_factory.mktemp("packing")
+    models: dict[str, Any] = {}
+
+    def write(name: str, file_format: str) -> Path:
+        path = folder / f"{name.replace(' ', '-')}.{file_format}"
+        if not path.exists():
+            if name not in models:
+                models[name] = network(*FIRST_LAYERS[name])
+            {"tflite": tflite, "onnx": onnx}[file_format].export(models[name], path)
+        return path
+
+    return write
+
+
+def network(shape: tuple[int, int, int], first: tuple[int, int, int, str]) -> Any:
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    maps, size, stride, padding = first
+    pixels = keras.Input(shape)
+    x = layers.Rescaling(1 / 255)(pixels)
+    x = layers.Conv2D(maps, size, strides=stride, padding=padding, activation="relu", bias_initializer="normal")(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(8, 3, activation="relu", use_bias=False)(x)
+    return keras.Model(pixels, layers.Dense(10)(layers.Flatten()(x)))
+
+
+def images_of(name: str, count: int = 8) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, *FIRST_LAYERS[name][0]), dtype=np.uint8)
+
+
+def shapes_of_kernels(path: Path) -> list[tuple[int, ...]]:
+    graph = read(path)
+    return [graph.tensors[one.inputs[1]].shape for one in graph.operations if one.kind == "CONV_2D"]
+
+
+def test_a_packed_convolution_gives_the_same_numbers() -> None:
+    sizes = product(range(4, 15), (1, 3), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (0, 1, 2), (1, 2, 3, 4))
+    checked = 0
+    for width, channels, taps, stride, before, after, outputs in sizes:
+        one = Convolution(width=width, channels=channels, taps=taps, stride=stride, before=before, after=after)
+        way = packed(one, outputs) if one.outputs > 0 else None
+        if way is not None:
+            assert_the_same(one, way)
+            checked += 1
+    assert checked > 500
+
+
+def assert_the_same(one: Convolution, way: Packing) -> None:
+    rng = np.random.default_rng(one.width)
+    kernel = rng.integers(-9, 10, (2, 1, one.taps, one.channels))
+    row = rng.integers(-9, 10, (one.width, one.channels))
+    plain = convolved(np.pad(row, ((one.before, one.after), (0, 0))), kernel, one.stride)
+    made = way.kernel(kernel, stride=one.stride)
+    pixels = np.pad(row.reshape(one.width // way.pixels, -1), ((way.before, way.after), (0, 0)))
+    np.testing.assert_array_equal(convolved(pixels, made, 1).reshape(plain.shape), plain, err_msg=str(one))
+    np.testing.assert_array_equal(way.first_kernel(made, taps=one.taps, channels=one.channels), kernel)
+
+
+def convolved(pixels: NDArray[Any], kernel: NDArray[Any], stride: int) -> NDArray[Any]:
+    """(outputs, maps) of (width, channels) by (maps, 1, taps, channels)."""
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, kernel.shape[2], axis=0)[::stride]
+    return np.einsum("wct,mtc->wm", windows, kernel[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("one", "lanes", "outputs", "taps"),
+    [
+        # Of 5 taps, each of 1 channel in 8 lanes, 2 taps of 4 channels become.
+        pytest.param({"width": 28, "channels": 1, "taps": 5}, 8, 4, 2, id="lenet"),
+        pytest.param({"width": 28, "channels": 1, "taps": 5}, 4, 4, 2, id="lenet, kernels of four"),
+        pytest.param(
+            {"width": 224, "channels": 3, "taps": 7, "stride": 2, "before": 2, "after": 3}, 8, 1, 4, id="resnet"
+        ),
+    ],
+)
+def test_how_first_layers_are_packed(one: dict[str, int], lanes: int, outputs: int, taps: int) -> None:
+    way = packing(Convolution(**{"stride": 1, "before": 0, "after": 0, **one}), lanes=lanes)
+    assert way is not None
+    assert (way.outputs, way.taps) == (outputs, taps)
+
+
+@pytest.mark.parametrize(
+    ("one", "lanes"),
+    [
+        pytest.param({"width": 28, "channels": 1, "taps": 5}, 1, id="a kernel of single channels"),
+        pytest.param({"width": 28, "channels": 20, "taps": 5}, 8, id="enough channels"),
+        pytest.param({"width": 32, "channels": 3, "taps": 3, "before": 1, "after": 1}, 8, id="as many steps"),
+        pytest.param({"width": 227, "channels": 3, "taps": 11, "stride": 4}, 8, id="a width of no multiple"),
+        # 28 lanes of 4 instead of 49, but each of 6 channels takes two.
+        pytest.param(
+            {"width": 224, "channels": 3, "taps": 7, "stride": 2, "before": 2, "after": 3}, 4, id="more steps"
+        ),
+    ],
+)
+def test_what_gains_nothing_is_left(one: dict[str, int], lanes: int) -> None:
+    assert packing(Convolution(**{"stride": 1, "before": 0, "after": 0, **one}), lanes=lanes) is None
+
+
+@pytest.mark.parametrize("name", FIRST_LAYERS)
+def test_a_packed_tflite_file_has_the_same_answers(name: str, float_files: Any, run: Any, tmp_path: Path) -> None:
+    plain, packed_file = tmp_path / "plain.tflite", tmp_path / "packed.tflite"
+    source, images, scheme = float_files(name, "tflite"), images_of(name), SCHEMES.get("int8").SCHEME
+    assert quantize_tflite(source, plain, scheme=scheme, calibration=images) == 0
+    assert quantize_tflite(source, packed_file, scheme=scheme, calibration=images, lanes=8) == 1 + (name == BOTH)
+    before, after = shapes_of_kernels(plain), shapes_of_kernels(packed_file)
+    assert [one[3] < other[3] for one, other in zip(before, after, strict=True)] == [True, name == BOTH]
+    for reference in (True, False):
+        one, other = (run(path, images, reference=reference) for path in (plain, packed_file))
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", FIRST_LAYERS)
+def test_a_packed_onnx_file_has_the_same_answers(name: str, float_files: Any, run: Any, tmp_path: Path) -> None:
+    import onnx
+
+    plain, packed_file, optimized = (tmp_path / f"{part}.onnx" for part in ("plain", "packed", "optimized"))
+    source, images, scheme = float_files(name, "onnx"), images_of(name), SCHEMES.get("int8").SCHEME
+    assert quantize_onnx(source, plain, scheme=scheme, calibration=images) == 0
+    assert quantize_onnx(source, packed_file, scheme=scheme, calibration=images, lanes=8) == 1 + (name == BOTH)
+    onnx.checker.check_model(onnx.load(packed_file))
+    np.testing.assert_array_equal(run(plain, images), run(packed_file, images, optimized=optimized))
+    kinds = [node.op_type for node in onnx.load(optimized).graph.node]
+    # Its own layout and ours cancel: what is left turns the image's channels round, and the last image for the Gemm.
+    assert kinds.count("Transpose") <= 2
+    assert "Conv" not in kinds
+
+
+def test_the_border_of_uint8_stands_outside(float_files: Any, run: Any, tmp_path: Path) -> None:
+    images, scheme = images_of("lenet"), SCHEMES.get("int8-uint8").SCHEME
+    paths = [tmp_path / f"{lanes}.tflite" for lanes in (0, 8)]
+    for path, lanes in zip(paths, (0, 8), strict=True):
+        quantize_tflite(float_files("lenet", "tflite"), path, scheme=scheme, calibration=images, lanes=lanes)
+    assert [one.kind for one in read(paths[1]).operations][:4] == ["QUANTIZE", "RESHAPE", "CONV_2D", "RESHAPE"]
+    np.testing.assert_array_equal(run(paths[0], images), run(paths[1], images))
+
+
+@pytest.mark.parametrize("scheme", ["int16x8", "int4w", "float16", "dynamic"])
+def test_other_kernels_are_not_packed_for(scheme: str, float_files: Any, tmp_path: Path) -> None:
+    wanted = SCHEMES.get(scheme).SCHEME
+    calibration = images_of("lenet") if wanted.calibrated else None
+    contents = []
+    for lanes in (0, 8):
+        path = tmp_path / f"{lanes}.tflite"
+        source = float_files("lenet", "tflite")
+        assert quantize_tflite(source, path, scheme=wanted, calibration=calibration, lanes=lanes) == 0
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_a_layer_in_float_is_not_packed(float_files: Any, tmp_path: Path) -> None:
+    source, path = float_files("lenet", "tflite"), tmp_path / "model.tflite"
+    graph = read(source)
+    first = next(one for one in graph.operations if one.kind == "CONV_2D")
+    kept = [graph.tensors[first.outputs[0]].name]
+    scheme = SCHEMES.get("int8").SCHEME
+    assert quantize_tflite(source, path, scheme=scheme, calibration=images_of("lenet"), kept=kept, lanes=8) == 0
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet"])
+def test_where_the_loss_is_does_not_depend_on_it(name: str, float_files: Any, tmp_path: Path) -> None:
+    source, images, scheme = float_files(name, "tflite"), images_of(name), SCHEMES.get("int8").SCHEME
+    layers = [operation.name for operation in read(source).operations]
+    found = []
+    for lanes in (0, 8):
+        path = tmp_path / f"{lanes}.tflite"
+        quantize_tflite(source, path, scheme=scheme, calibration=images, lanes=lanes)
+        found.append(layer_errors(source, path, images[:4], layers=layers))
+    assert [(one.layer, one.kinds, one.own.sqnr_db) for one in found[0]] == [
+        (one.layer, one.kinds, one.own.sqnr_db) for one in found[1]
+    ]
