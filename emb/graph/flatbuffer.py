@@ -36,15 +36,22 @@ def unpack(content: bytes) -> Any:
 
 
 def pack(model: Any) -> bytes:
-    """The bytes of a .tflite file; the same model always gives the same bytes."""
+    """The bytes of a .tflite file; the same model always gives the same bytes.
+
+    Equal lists of numbers are written once: a network has as many zero points as channels, and all are 0.
+    """
     import flatbuffers
 
     class Builder(flatbuffers.Builder):  # type: ignore[misc]  # it ships no types
         head: int
+        written: dict[tuple[str, bytes], Any] = {}  # noqa: RUF012  of this one builder
 
         def CreateNumpyVector(self, x: Any) -> Any:  # noqa: N802  the name that the schema's objects call
             if x.dtype != np.uint8:
-                return super().CreateNumpyVector(x)
+                key = (x.dtype.str, x.tobytes())
+                if key not in self.written:
+                    self.written[key] = super().CreateNumpyVector(x)
+                return self.written[key]
             self.StartVector(1, x.size, _BUFFER_ALIGNMENT)
             self.head = self.head - x.size
             self.Bytes[self.head : self.head + x.size] = x.tobytes()
