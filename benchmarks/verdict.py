@@ -14,6 +14,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from emb.bench import mcnemar
+
 CHANCE = 0.05
 
 
@@ -24,7 +26,7 @@ def verdict(ours: NDArray[np.bool_], peers: Mapping[str, NDArray[np.bool_]]) -> 
     """
     if not peers:
         return "no peer"
-    chances = {name: mcnemar(ours, theirs) for name, theirs in peers.items()}
+    chances = {name: chance(ours, theirs) for name, theirs in peers.items()}
     ahead = {name: int(ours.sum()) - int(theirs.sum()) for name, theirs in peers.items()}
     strongest = min(peers, key=lambda name: (ahead[name], chances[name]))
     beaten_by = [name for name in peers if ahead[name] < 0 and chances[name] < CHANCE]
@@ -37,15 +39,6 @@ def verdict(ours: NDArray[np.bool_], peers: Mapping[str, NDArray[np.bool_]]) -> 
     return f"{word}: {ahead[strongest]:+d} images against {strongest}, p = {chances[strongest]:.2g}"
 
 
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """The two-sided exact p-value that two classifiers are right equally often, in [0, 1].
-
-    first, second: (n,) for each image whether it is right. Source: McNemar 1947, Psychometrika 12; exact by the
-    binomial distribution of the images that one alone gets right.
-    """
-    from scipy.stats import binomtest
-
-    first_alone, second_alone = int((first & ~second).sum()), int((second & ~first).sum())
-    if first_alone + second_alone == 0:
-        return 1.0
-    return float(binomtest(first_alone, first_alone + second_alone, 0.5).pvalue)
+def chance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """The p-value of McNemar's test. first, second: (n,) for each image whether it is right."""
+    return mcnemar(int((first & ~second).sum()), int((second & ~first).sum()))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from emb.bench.accuracy import agreement, top1
 from emb.bench.latency import latency_of
 from emb.bench.machine import describe_machine, machine_digest
-from emb.bench.statistics import median, percentile, wilson
+from emb.bench.statistics import bootstrap_median, mcnemar, median, percentile, wilson
 
 __all__ = [
     "agreement",
+    "bootstrap_median",
     "describe_machine",
     "latency_of",
     "machine_digest",
+    "mcnemar",
     "median",
     "percentile",
     "top1",

@@ -29,6 +29,9 @@ def bench(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Measure several models as one that averages their probabilities.")
     ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="How many times as fast the second is as the first, and which is right.")
+    ] = False,
     host: Host = None,
     ssh_config: SshConfig = None,
     seconds: Annotated[
@@ -41,7 +44,8 @@ def bench(
 ) -> None:
     """Measure a model file on every runtime, or with --host a deployed build on its board.
 
-    Latency and peak memory; accuracy too, where there are test images. On a board: with one thread and with all, the
+    Latency and peak memory; accuracy too, where there are test images. With --compare two models in turn, with the
+    interval of their ratio and McNemar's test. On a board: with one thread and with all, the
     clock, temperature and power before and after, and the test images sent there; kept in the build's boards/.
     """
     from emb.cli.output import print_json, stdout
@@ -51,14 +55,14 @@ def bench(
     from emb.pipeline.pixels import pixels_of
     from emb.report.text import render_bench, render_ensemble
 
-    if len(models) > 1 and not ensemble:
+    if len(models) > 1 and not ensemble and not compare:
         raise SpecError(
             "emb bench measures one model or build at a time",
             why=f"{len(models)} were given",
-            fix="name one, or add --ensemble to measure them as one",
+            fix="name one, or add --compare to hold two against each other, --ensemble to measure all as one",
         )
     if host is not None:
-        _require_alone(threads=threads, pixels=pixels, crops=crops, ensemble=ensemble)
+        _require_alone(threads=threads, pixels=pixels, crops=crops, ensemble=ensemble, compare=compare)
         _bench_on_board(
             models[0],
             host,
@@ -73,6 +77,19 @@ def bench(
         return
     if seconds is not None or images is not None:
         raise SpecError("--seconds and --images are for a board", fix="add --host, or leave them out")
+    if compare:
+        _compare(
+            models,
+            crops=crops,
+            ensemble=ensemble,
+            as_json=as_json,
+            data=data,
+            data_dir=data_dir,
+            runtime=runtime,
+            threads=threads,
+            pixels=pixels,
+        )
+        return
     result = (run_ensemble if ensemble else run_bench)(
         models if ensemble else models[0],
         data=data,
@@ -90,10 +107,37 @@ def bench(
         raise typer.Exit(1)
 
 
-def _require_alone(*, threads: int, pixels: str | None, crops: int | None, ensemble: bool) -> None:
+def _compare(
+    models: list[Path], *, crops: int | None, ensemble: bool, pixels: str | None, as_json: bool, **options: Any
+) -> None:
+    from emb.cli.output import print_json, stdout
+    from emb.errors import SpecError
+    from emb.pipeline.compare import compare
+    from emb.pipeline.pixels import pixels_of
+    from emb.report.comparison import render
+
+    if len(models) != 2:
+        raise SpecError(
+            f"--compare holds two models against each other, not {len(models)}",
+            fix="name the baseline first, then the candidate: emb bench A B --compare",
+        )
+    for flag, is_set in (("--crops", crops is not None), ("--ensemble", ensemble)):
+        if is_set:
+            raise SpecError(f"{flag} does not go with --compare", fix="leave one of them out")
+    comparison = compare(*models, pixels=pixels_of(pixels), **options)
+    if as_json:
+        print_json(comparison.to_json())
+    else:
+        stdout().print(render(comparison))
+    if comparison.errors:
+        raise typer.Exit(1)
+
+
+def _require_alone(*, threads: int, pixels: str | None, crops: int | None, ensemble: bool, compare: bool) -> None:
     from emb.errors import SpecError
 
     given = {"--threads": threads != 1, "--pixels": pixels, "--crops": crops, "--ensemble": ensemble}
+    given["--compare"] = compare
     for flag, is_set in given.items():
         if is_set:
             raise SpecError(

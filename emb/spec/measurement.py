@@ -55,7 +55,8 @@ class Machine:
     @property
     def title(self) -> str:
         """One line for a report."""
-        return f"{self.cpu} ({self.cores} cores, {self.system} {self.architecture})"
+        cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
+        return f"{self.cpu} ({cores}, {self.system} {self.architecture})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,17 @@
-"""The Wilson interval against published values and its properties; median and percentile against their definitions."""
+"""The Wilson interval against published values, McNemar's test and the bootstrap against SciPy, their properties."""
 
 from __future__ import annotations
 
 import math
 import statistics
 
+import numpy as np
 import pytest
-from hypothesis import given
+import scipy.stats
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emb.bench import median, percentile, wilson
+from emb.bench import bootstrap_median, mcnemar, median, percentile, wilson
 
 COUNTS = st.integers(1, 100_000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
 SAMPLES = st.lists(st.integers(0, 10**12), min_size=1, max_size=60)
@@ -88,3 +90,46 @@ def test_no_samples() -> None:
         percentile([], 50)
     with pytest.raises(ValueError, match="at least one sample"):
         median([])
+
+
+@given(first=st.integers(0, 400), second=st.integers(0, 400))
+def test_mcnemar_is_a_fair_coin_s_test(first: int, second: int) -> None:
+    expected = 1.0 if first + second == 0 else scipy.stats.binomtest(first, first + second, 0.5).pvalue
+    assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+    assert mcnemar(first, second) == mcnemar(second, first)
+
+
+def test_mcnemar_of_no_counts() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        mcnemar(-1, 3)
+
+
+def test_the_bootstrap_interval_is_scipy_s() -> None:
+    values = np.random.default_rng(3).lognormal(0, 0.1, 24)
+    expected = scipy.stats.bootstrap(
+        (values,), np.median, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert bootstrap_median(values) == (pytest.approx(expected.low, rel=5e-3), pytest.approx(expected.high, rel=5e-3))
+
+
+@given(values=st.lists(st.floats(0.5, 2.0), min_size=1, max_size=30))
+@settings(max_examples=25)
+def test_the_bootstrap_interval_lies_within_the_values(values: list[float]) -> None:
+    low, high = bootstrap_median(values)
+    assert min(values) <= low <= high <= max(values)
+    assert bootstrap_median(values) == (low, high)
+    wider = bootstrap_median(values, confidence=0.99)
+    assert wider[0] <= low
+    assert wider[1] >= high
+
+
+def test_the_bootstrap_interval_covers_the_median_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    covered = [low <= 0 <= high for low, high in (bootstrap_median(rng.normal(size=24)) for _ in range(200))]
+    assert 0.88 <= np.mean(covered) <= 0.99
+
+
+@pytest.mark.parametrize(("values", "confidence"), [((), 0.95), ((1.0,), 1.0)])
+def test_no_bootstrap_of_nothing(values: tuple[float, ...], confidence: float) -> None:
+    with pytest.raises(ValueError, match="must"):
+        bootstrap_median(values, confidence=confidence)

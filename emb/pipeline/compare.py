@@ -1,0 +1,217 @@
+"""Measures two model files or builds in turn, so that what disturbs one disturbs the other. Keeps nothing.
+
+Where a process's memory comes to lie decides up to a few percent of its speed. So every pair of times comes from two
+fresh processes, and the interval is over pairs of processes, not over runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emb.bench import bootstrap_median, describe_machine, mcnemar
+from emb.errors import EmbError, ModelError, SpecError
+from emb.pipeline.bench import MeasuredOn, images_for
+from emb.pipeline.classify import preferred_runtime
+from emb.pipeline.deliverable import Deliverable, find_all
+from emb.pipeline.measuring import ways_to_run
+from emb.registry import nearest
+from emb.runtimes import open_runtime, to_input
+from emb.spec.comparison import AccuracyPair, ChangedImage, Comparison, Pair
+from emb.spec.contract import Pixels
+from emb.spec.dataset import Images
+
+# Pairs of processes; in each both files run twice, in the order A B B A, for so long.
+PROCESSES = 12
+MEASURE_S = 0.06
+WARM_UP_S = 0.2
+LEAST_RUNS = 3
+_IMAGES = 16
+# Of the cores, as the load average counts them; more than that is somebody else's work.
+_BUSY = 0.5
+
+
+def compare(
+    baseline: Path,
+    candidate: Path,
+    *,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    runtime: str | None = None,
+    threads: int = 1,
+    pixels: Pixels | None = None,
+) -> Comparison:
+    """Time and, with test images, judge two files, or the files of two builds that have format and scheme in common.
+
+    data: as for `bench`, by default that of the baseline's build.  runtime: one that runs both, by default each that
+    does; two formats have none in common, and each then runs on the first that is present.
+    What fails on one runtime stands in `errors`. Raises EmbError for everything else.
+    """
+    notes = _load_notes()
+    pairs: list[Pair] = []
+    errors: list[str] = []
+    images: MeasuredOn | None = None
+    for one, other in _paired(find_all(baseline, pixels=pixels), find_all(candidate, pixels=pixels)):
+        _require_same_classes(one, other)
+        images = images or images_for(one, data=data, data_dir=data_dir)
+        for ways in _ways(one, other, only=runtime):
+            try:
+                pairs.append(_pair((one, other), ways, images, threads=threads))
+            except EmbError as error:
+                errors.append(f"{one.path.name} on {' and '.join(dict.fromkeys(ways))}: {' '.join(str(error).split())}")
+    assert images is not None  # there is a pair, or _paired had raised
+    return Comparison(
+        baseline=str(baseline),
+        candidate=str(candidate),
+        images=images.name,
+        machine=describe_machine().title,
+        pairs=tuple(pairs),
+        errors=tuple(errors),
+        notes=notes,
+    )
+
+
+def _paired(baseline: Sequence[Deliverable], candidate: Sequence[Deliverable]) -> list[tuple[Deliverable, Deliverable]]:
+    """Those of the same format and scheme; then, of a format, the only ones that are left on both sides."""
+    if len(baseline) == len(candidate) == 1:
+        return [(baseline[0], candidate[0])]
+    others = {(one.format, one.scheme): one for one in candidate}
+    found = [(one, others[one.format, one.scheme]) for one in baseline if (one.format, one.scheme) in others]
+    paired = {id(one) for pair in found for one in pair}
+    for file_format in dict.fromkeys(one.format for one in baseline):
+        left, right = (
+            [one for one in side if one.format == file_format and id(one) not in paired]
+            for side in (baseline, candidate)
+        )
+        if len(left) == len(right) == 1:
+            found.append((left[0], right[0]))
+    if not found:
+        raise ModelError(
+            "the two have no files of the same format and scheme",
+            why=f"{_listed(baseline)} against {_listed(candidate)}",
+            fix="name two files instead: emb bench A.tflite B.tflite --compare",
+        )
+    return found
+
+
+def _listed(files: Sequence[Deliverable]) -> str:
+    return ", ".join(f"{one.path.name} ({one.scheme})" for one in files)
+
+
+def _ways(one: Deliverable, other: Deliverable, *, only: str | None) -> list[tuple[str, str]]:
+    """(runtime of the one, runtime of the other), the same where there is one for both."""
+    present = [
+        [name for name, mode, absence in _modes(file) if mode == "default" and not absence] for file in (one, other)
+    ]
+    common = [name for name in present[0] if name in present[1]]
+    if only is not None:
+        if only not in common:
+            raise SpecError(
+                f"{only!r} does not run both {one.path.name} and {other.path.name}", fix=nearest(only, common)
+            )
+        return [(only, only)]
+    return [(name, name) for name in common] or [(preferred_runtime(one), preferred_runtime(other))]
+
+
+def _modes(file: Deliverable) -> list[tuple[str, str, str]]:
+    return ways_to_run(file.format, scheme=file.scheme, with_reference_kernels=False)
+
+
+def _pair(
+    files: tuple[Deliverable, Deliverable], runtimes: tuple[str, str], images: MeasuredOn, *, threads: int
+) -> Pair:
+    rounds = [_medians_ns(files, runtimes, images, threads=threads) for _ in range(PROCESSES)]
+    ratios = [one / other for one, other in rounds]
+    low, high = bootstrap_median(ratios)
+    return Pair(
+        format=_both(file.format for file in files),
+        scheme=_both(file.scheme for file in files),
+        runtime=_both(runtimes),
+        baseline=str(files[0].path),
+        candidate=str(files[1].path),
+        baseline_us=median(one for one, _ in rounds) / 1000,
+        candidate_us=median(other for _, other in rounds) / 1000,
+        speed=median(ratios),
+        low=low,
+        high=high,
+        threads=threads,
+        accuracy=None if images.labels is None else _judged(files, runtimes, images.views[0], images.labels),
+    )
+
+
+def _both(words: Iterable[str]) -> str:
+    return " / ".join(dict.fromkeys(words))
+
+
+def _medians_ns(
+    files: tuple[Deliverable, Deliverable], runtimes: tuple[str, str], images: MeasuredOn, *, threads: int
+) -> tuple[float, float]:
+    """The median time of either file, from one process each, in turn."""
+    (one, other), (its, theirs) = files, runtimes
+    with (
+        open_runtime(its, model=one.path, threads=threads) as first,
+        open_runtime(theirs, model=other.path, threads=threads) as second,
+    ):
+        inputs = [
+            to_input(images.views[0][:_IMAGES], process.input, file.pixels)
+            for process, file in ((first, one), (second, other))
+        ]
+        samples: tuple[list[int], list[int]] = ([], [])
+        for place, process in ((0, first), (1, second)):
+            process.time_runs(inputs[place], warm_up_s=WARM_UP_S, measure_s=0.0, min_runs=1)
+        for place, process in ((0, first), (1, second), (1, second), (0, first)):
+            taken = process.time_runs(inputs[place], warm_up_s=0.0, measure_s=MEASURE_S, min_runs=LEAST_RUNS)
+            samples[place].extend(taken.tolist())
+    return median(samples[0]), median(samples[1])
+
+
+def _judged(
+    files: tuple[Deliverable, Deliverable], runtimes: tuple[str, str], images: Images, labels: NDArray[np.int64]
+) -> AccuracyPair:
+    classes = []
+    for file, runtime in zip(files, runtimes, strict=True):
+        with open_runtime(runtime, model=file.path) as process:
+            classes.append(process.scores(images, pixels=file.pixels).argmax(axis=1))
+    right = [one == labels for one in classes]
+    alone = [int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())]
+    return AccuracyPair(
+        images=len(labels),
+        baseline_correct=int(right[0].sum()),
+        candidate_correct=int(right[1].sum()),
+        baseline_alone=alone[0],
+        candidate_alone=alone[1],
+        p_value=mcnemar(*alone),
+        changed=tuple(
+            ChangedImage(
+                number=int(number),
+                label=int(labels[number]),
+                baseline=int(classes[0][number]),
+                candidate=int(classes[1][number]),
+            )
+            for number in np.flatnonzero(classes[0] != classes[1])
+        ),
+    )
+
+
+def _require_same_classes(one: Deliverable, other: Deliverable) -> None:
+    if one.labels and other.labels and one.labels != other.labels:
+        raise ModelError(
+            f"{one.path} and {other.path} tell different classes apart",
+            why=f"{', '.join(one.labels[:6])} … and {', '.join(other.labels[:6])} …",
+            fix="compare builds of the same data set",
+        )
+
+
+def _load_notes() -> tuple[str, ...]:
+    """What else the machine does, before anything is measured."""
+    machine = describe_machine()
+    load = machine.load_average
+    if load is None or load <= _BUSY * machine.cores:
+        return ()
+    return (
+        f"the machine was busy before (load {load:.2f} on {machine.cores} cores): intervals are wider than need be",
+    )
