@@ -17,6 +17,7 @@ from emb.cli import (
     doctor,
     inspect,
     recipes,
+    report,
     run,
     targets,
     train,
@@ -52,6 +53,7 @@ app.command("build")(build.build)
 app.command("train")(train.train)
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
+app.command("report")(report.report)
 app.command("check")(check.check)
 app.command("deploy")(deploy.deploy)
 app.command("bundle")(bundle.bundle)

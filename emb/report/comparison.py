@@ -14,7 +14,7 @@ HEADERS = (
     *("format", "scheme", "runtime", "baseline µs", "candidate µs", "times as fast", "95 %", "verdict"),
     *("points", "p", "changed"),
 )
-_LEFT_ALIGNED = ("format", "scheme", "runtime", "verdict")
+_LEFT_ALIGNED = 3
 # Of the images that changed, so many are named; --json has all.
 _NAMED = 10
 
@@ -22,14 +22,12 @@ _NAMED = 10
 def render(comparison: Comparison) -> Group:
     """One line a pair, then what a reader must know beside it."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for header in HEADERS:
-        table.add_column(header, justify="left" if header in _LEFT_ALIGNED else "right", no_wrap=True)
-    for pair in comparison.pairs:
-        table.add_row(*cells(pair))
+    from emb.report.text import Figures
+
+    rows = [cells(pair) for pair in comparison.pairs]
+    table = Figures(headers=HEADERS, rows=rows, left_aligned=_LEFT_ALIGNED)
     lines = [Text(line, style="dim") for line in told(comparison)]
     failed = [Text(f"error: {error}", style="bold red") for error in comparison.errors]
     return Group(table, Text(), *lines, *failed)

@@ -58,6 +58,16 @@ class Row:
     def was_measured(self) -> bool:
         return self.source.startswith("measured")
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Row:
+        """The value whose `to_json` it is. Raises KeyError or TypeError for anything else."""
+        times = document["latency_us"]
+        latency = times and LatencySummary(
+            median_us=times["median"], p90_us=times["p90"], runs=times["runs"], threads=times["threads"]
+        )
+        others = {key: value for key, value in document.items() if key != "latency_us"}
+        return cls(**others, latency=latency)
+
     def to_json(self) -> dict[str, Any]:
         """The row in the order and under the names that `emb build --json` promises."""
         latency = self.latency
@@ -206,6 +216,7 @@ class Report:
             "formats": [{"scheme": formats.scheme, "agreement": formats.share} for formats in self.formats],
             "errors": list(self.errors),
             "notes": list(self.notes),
+            "machine": self.machine,
             **({"target": self.target.to_json()} if self.target else {}),
             **({"pruning": self.pruning.to_json()} if self.pruning else {}),
             **({"repairs": [repair.to_json() for repair in self.repairs]} if self.repairs else {}),

@@ -41,7 +41,18 @@ def rows(report, **wanted):
 
 
 def test_the_document_is_what_was_promised(built):
-    assert list(built) == ["recipe", "data", "directory", "cached", "seconds", "rows", "formats", "errors", "notes"]
+    assert list(built) == [
+        "recipe",
+        "data",
+        "directory",
+        "cached",
+        "seconds",
+        "rows",
+        "formats",
+        "errors",
+        "notes",
+        "machine",
+    ]
     assert list(built["data"]) == ["name", "train_images", "test_images", "digest"]
     assert built["recipe"] == "lenet"
     assert built["errors"] == []
