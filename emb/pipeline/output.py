@@ -5,6 +5,7 @@ lenet-int8_vela.tflite      the one for the target, compiled for its accelerator
 contract.json               what each model expects and returns
 labels.txt                  the classes, one a line, in the order of the scores
 report.json, report.md      what was measured
+model-card.md               what somebody must know who is handed the files
 samples.json                raw latency samples behind the report
 history.json, training.svg  the training, epoch by epoch (if there was one); of a pruned model the fine-tuning
 prune.json                  what was pruned (if it was)
@@ -28,7 +29,7 @@ from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.plan import Plan
 from emb.pipeline.prune_stages import PLAN
 from emb.pipeline.target_report import compiled_file
-from emb.report import markdown
+from emb.report import card, markdown
 from emb.report.curves import training_section
 from emb.spec.contract import Contract, ModelContract, Pixels, TensorContract
 from emb.spec.recipe import Recipe
@@ -69,9 +70,9 @@ def write(report: Report, planned: Plan, done: Mapping[str, Artifact], *, recipe
     def fill(folder: Path) -> None:
         _write_models(folder, planned, done)
         _write_golden(folder, planned, done)
-        contract = asdict(_contract(planned, done))
-        write_json(folder / "contract.json", contract)
-        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in contract["labels"]), encoding="utf-8")
+        contract = _contract(planned, done)
+        write_json(folder / "contract.json", asdict(contract))
+        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in contract.labels), encoding="utf-8")
         (folder / "samples.json").write_text(json.dumps(_samples(planned, done)) + "\n", encoding="utf-8")
         write_json(folder / "report.json", report.to_json())
         page = markdown.render(report)
@@ -83,6 +84,7 @@ def write(report: Report, planned: Plan, done: Mapping[str, Artifact], *, recipe
             shutil.copyfile(done["curves"].path("training.svg"), folder / "training.svg")
             page += training_section(read_json(folder / "history.json")["epochs"], image="training.svg")
         (folder / "report.md").write_text(page, encoding="utf-8")
+        (folder / "model-card.md").write_text(card.render(report, contract, recipe, _tools(done)), encoding="utf-8")
         write_json(folder / MANIFEST, manifest(folder, done, recipe, target=target))
 
     replace_directory(report.directory, fill)
@@ -152,6 +154,12 @@ def _samples(planned: Plan, done: Mapping[str, Artifact]) -> list[dict[str, Any]
 
 def _is_measured(artifact: Artifact) -> bool:
     return "skipped" not in read_json(artifact.path("latency.json"))
+
+
+def _tools(done: Mapping[str, Artifact]) -> dict[str, str]:
+    """name -> version of everything that had a hand in the build."""
+    stages = [read_json(artifact.directory / MANIFEST) for artifact in done.values()]
+    return {"emb": version("emb")} | {name: found for stage in stages for name, found in stage["tools"].items()}
 
 
 def manifest(

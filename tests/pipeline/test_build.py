@@ -62,6 +62,18 @@ def test_the_document_is_what_was_promised(built):
             assert list(row["latency_us"]) == ["median", "p90", "runs", "threads"]
 
 
+def test_the_model_card_says_what_the_report_and_the_contract_say(emb, built):
+    folder = emb.home / "built"
+    page = (folder / "model-card.md").read_text(encoding="utf-8")
+    contract = json.loads((folder / "contract.json").read_text(encoding="utf-8"))
+    for model in contract["models"]:
+        assert page.count(f"`{model['file']}`") >= 3  # among the metrics, the borders and the digests
+        assert f"`{model['sha256']}`" in page
+    assert f"sha256 of the data: `{built['data']['digest']}`" in page
+    assert f"measured on {built['machine']}" in page
+    assert "model-card.md" in json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+
+
 def test_every_runtime_and_mode_has_its_row(built):
     ways = {(row["runtime"], row["mode"]) for row in rows(built, scheme="int8")}
     assert ways == {
