@@ -87,7 +87,7 @@ def _packable(graph: Any, node: Any, shapes: dict[str, tuple[int, ...]]) -> _Fou
         return None
     if len(image) != 4 or len(output) != 4 or 0 in (*image, *output):
         return None
-    if attributes.get("group", 1) != 1 or set(attributes.get("dilations", [1])) != {1} or "auto_pad" in attributes:
+    if attributes.get("group", 1) != 1 or set(attributes.get("dilations", [1])) != {1} or _pads_itself(attributes):
         return None
     return _Found(
         node=node,
@@ -99,6 +99,10 @@ def _packable(graph: Any, node: Any, shapes: dict[str, tuple[int, ...]]) -> _Fou
         pads=tuple(attributes.get("pads", (0, 0, 0, 0))),
         strides=tuple(attributes.get("strides", (1, 1))),
     )
+
+
+def _pads_itself(attributes: dict[str, Any]) -> bool:
+    return attributes.get("auto_pad", b"NOTSET") != b"NOTSET"
 
 
 def _pack(graph: Any, found: _Found, way: Packing) -> None:

@@ -41,7 +41,8 @@ def unpack_pixels(model: Any, real_model: Any) -> None:
     for place in reversed(range(len(subgraph.operators))):
         operator = subgraph.operators[place]
         name = fb.tensor_name(subgraph.tensors[operator.outputs[0]])
-        if name.endswith(_PACKED) and (original := written.get(name.removesuffix(_PACKED))):
+        original = written.get(name.removesuffix(_PACKED)) if name.endswith(_PACKED) else None
+        if original is not None and fb.operation_name(model, operator) == "CONV_2D":
             before, behind = subgraph.operators[place - 1], subgraph.operators[place + 1]
             operator.inputs = np.array([before.inputs[0], *operator.inputs[1:]], np.int32)
             operator.outputs = np.array(behind.outputs, np.int32)
@@ -52,10 +53,12 @@ def unpack_pixels(model: Any, real_model: Any) -> None:
 def _packable(model: Any, operator: Any) -> Convolution | None:
     """The convolution along its width, if it is one of int8 whose weights and bias nobody else reads."""
     subgraph = model.subgraphs[0]
-    if fb.operation_name(model, operator) != "CONV_2D" or len(operator.inputs) != 3:
+    if fb.operation_name(model, operator) != "CONV_2D" or len(operator.inputs) != 3 or min(operator.inputs) < 0:
         return None
     image, weights, bias = (subgraph.tensors[index] for index in operator.inputs)
     options = operator.builtinOptions
+    if image.shapeSignature is not None and min(image.shapeSignature) < 0:
+        return None
     if options.dilationWFactor != 1 or options.dilationHFactor != 1 or image.shape[3] != weights.shape[3]:
         return None
     if any(fb.type_name(one) != "INT8" for one in (image, weights, subgraph.tensors[operator.outputs[0]])):

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from emb.graph import flatbuffer as fb
 from emb.graph.files import read
 from emb.quantize import SCHEMES, layer_errors, quantize_onnx, quantize_tflite
 from emb.quantize._packing import Convolution, Packing, packed, packing
+from emb.quantize._tflite_packing import pack_pixels
 
 # Name -> (height, width, channels) and the first layer's maps, size, stride and padding.
 FIRST_LAYERS = {
@@ -204,3 +206,21 @@ def test_where_the_loss_is_does_not_depend_on_it(name: str, float_files: Any, tm
     assert [(one.layer, one.kinds, one.own.sqnr_db) for one in found[0]] == [
         (one.layer, one.kinds, one.own.sqnr_db) for one in found[1]
     ]
+
+
+@pytest.mark.parametrize("change", ["an open batch", "no bias", "a kernel that another one reads"])
+def test_what_must_stay_as_it_is(change: str, float_files: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    quantize_tflite(
+        float_files("lenet", "tflite"), path, scheme=SCHEMES.get("int8").SCHEME, calibration=images_of("lenet")
+    )
+    model = fb.load(path)
+    subgraph = model.subgraphs[0]
+    first = next(one for one in subgraph.operators if fb.operation_name(model, one) == "CONV_2D")
+    if change == "an open batch":
+        subgraph.tensors[first.inputs[0]].shapeSignature = np.array([-1, 28, 28, 1], np.int32)
+    elif change == "no bias":
+        first.inputs = np.array([*first.inputs[:2], -1], np.int32)
+    else:
+        subgraph.operators.append(first)
+    assert pack_pixels(model, lanes=8) == 0
