@@ -56,7 +56,7 @@ def compare(
     errors: list[str] = []
     images: MeasuredOn | None = None
     for one, other in _paired(find_all(baseline, pixels=pixels), find_all(candidate, pixels=pixels)):
-        _require_same_classes(one, other)
+        _require_same_task(one, other)
         images = images or images_for(one, data=data, data_dir=data_dir)
         for ways in _ways(one, other, only=runtime):
             try:
@@ -111,7 +111,8 @@ def _ways(one: Deliverable, other: Deliverable, *, only: str | None) -> list[tup
     if only is not None:
         if only not in common:
             raise SpecError(
-                f"{only!r} does not run both {one.path.name} and {other.path.name}", fix=nearest(only, common)
+                f"{only!r} does not run both {one.path.name} and {other.path.name}",
+                fix=nearest(only, common) if common else "leave --runtime out: each then runs on its own",
             )
         return [(only, only)]
     return [(name, name) for name in common] or [(preferred_runtime(one), preferred_runtime(other))]
@@ -197,7 +198,15 @@ def _judged(
     )
 
 
-def _require_same_classes(one: Deliverable, other: Deliverable) -> None:
+def _require_same_task(one: Deliverable, other: Deliverable) -> None:
+    shapes = [file.graph.tensors[file.graph.inputs[0]].shape or () for file in (one, other)]
+    # Channels stand first or last.
+    if sorted(map(str, shapes[0])) != sorted(map(str, shapes[1])):
+        raise ModelError(
+            f"{one.path} and {other.path} take images of different sizes",
+            why=" and ".join("x".join(map(str, shape)) for shape in shapes),
+            fix="compare models of the same input",
+        )
     if one.labels and other.labels and one.labels != other.labels:
         raise ModelError(
             f"{one.path} and {other.path} tell different classes apart",

@@ -61,9 +61,13 @@ def told(comparison: Comparison) -> list[str]:
     for pair in comparison.pairs:
         if pair.accuracy is not None and pair.accuracy.changed:
             lines += _changed_lines(pair, pair.accuracy)
-    threads = sorted({pair.threads for pair in comparison.pairs})
-    count = "one thread" if threads == [1] else f"{', '.join(map(str, threads))} threads"
-    return [*lines, f"one image at a time, {count}, in turn, measured on {comparison.machine}", *comparison.notes]
+    threads = {pair.threads for pair in comparison.pairs}
+    lines += [
+        f"one image at a time, {'one thread' if count == 1 else f'{count} threads'}, in turn, measured on "
+        f"{comparison.machine}"
+        for count in sorted(threads)
+    ]
+    return [*lines, *comparison.notes]
 
 
 def _changed_lines(pair: Pair, accuracy: AccuracyPair) -> list[str]:

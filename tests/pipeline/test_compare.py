@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from emb import data as data_sets
 from emb.bench import mcnemar
+from emb.errors import ModelError
+from emb.pipeline.compare import compare
 from emb.report.comparison import cells, told
 from emb.runtimes import open_runtime
 from emb.spec.comparison import AccuracyPair, ChangedImage, Comparison, Pair
@@ -139,10 +142,23 @@ def test_two_formats_run_each_on_its_own(emb: Any, built: Any) -> None:
         (("built", "built", "--compare", "--runtime", "litrt"), "'litrt' does not run both"),
         (("built", "built", "--compare", "--host", "pi@board"), "--compare does not go with --host"),
         (("built", "built"), "emb bench measures one model or build at a time"),
-        (("built/lenet-float32.tflite", "digits.onnx", "--compare"), "there is no model file digits.onnx"),
+        ((f"built/{FILE}", "built/lenet-int8.onnx", "--compare", "--runtime", "litert"), "leave --runtime out"),
     ],
 )
 def test_what_cannot_be_compared(emb: Any, built: Any, arguments: tuple[str, ...], said: str) -> None:
     done = emb.run("bench", *arguments, expect=2)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_models_of_different_inputs_are_refused(tmp_path: Path) -> None:
+    import keras
+
+    from emb.export import tflite
+
+    for side in (8, 12):
+        layers = [keras.Input((side, side, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+        tflite.export(keras.Sequential(layers), tmp_path / f"{side}.tflite")
+    with pytest.raises(ModelError, match="take images of different sizes"):
+        compare(tmp_path / "8.tflite", tmp_path / "12.tflite")
