@@ -200,6 +200,7 @@ def repair_stage(
             **_quantized_parameters(recipe),
             "max_drop": recipe.repair.max_drop,
             "float_layers": not float_refusal,
+            "keep_float": recipe.repair.keep_float,
             "scheme": scheme.name,
             "softmax": recipe.export.softmax,
         },

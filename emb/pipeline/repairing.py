@@ -60,12 +60,23 @@ def repair(work: Work, *, source: str, model: str, scheme: Scheme, float_refusal
         write_unchanged(work.folder, work, source=source, model=model)
     else:
         bench = replace(bench, enough=found.enough)
-        remedies = [name for name in _REMEDIES if name != _IN_FLOAT or not float_refusal]
+        asked_for = work.context.recipe.repair.keep_float == "allow"
+        remedies = remedies_in_order(floats=not float_refusal, floats_last=not asked_for and not failure)
         found = _repaired(work, bench, found, remedies=remedies, source=source, model=model, scratch=scratch)
     if not found.is_reached:
         raise _missed(found, float_refusal=float_refusal)
     write_json(work.folder / REPAIR_FILE, found.to_json())
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remedies_in_order(*, floats: bool, floats_last: bool) -> list[str]:
+    """The remedies by their cost. floats: whether layers may stay in float32.
+
+    floats_last: only after the training, as a file with floats cannot be bundled; in vain where there is no file of
+    integers to train for.
+    """
+    names = [name for name in _REMEDIES if name != _IN_FLOAT or floats]
+    return sorted(names, key=lambda name: name == _IN_FLOAT) if floats_last else names
 
 
 def _float_model(work: Work) -> str:

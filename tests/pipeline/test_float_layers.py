@@ -19,6 +19,7 @@ from emb.pipeline.engine import Engine
 from emb.pipeline.keeping_float import _grown, _Network, _thinned
 from emb.pipeline.plan import Plan, plan
 from emb.pipeline.recipes import load_target
+from emb.pipeline.repairing import remedies_in_order
 from emb.pipeline.request import resolve
 from emb.pipeline.targeting import Aim
 from emb.spec.repair import FloatLayers, Repair, RepairTry
@@ -49,6 +50,15 @@ def repair_of(found: Plan) -> Any:
     return next(stage for stage in found.stages if stage.group == "repair")
 
 
+def test_floats_come_last_unless_they_are_asked_for() -> None:
+    cheap = ["calibration method per tensor", "cross-layer equalization", "bias correction", "learned rounding"]
+    floats, training = "layers in float32", "quantization-aware training"
+    assert remedies_in_order(floats=True, floats_last=False) == [*cheap, floats, training]
+    assert remedies_in_order(floats=True, floats_last=True) == [*cheap, training, floats]
+    for last in (True, False):
+        assert remedies_in_order(floats=False, floats_last=last) == [*cheap, training]
+
+
 @pytest.mark.parametrize(
     ("wish", "target", "refusal"),
     [
@@ -68,6 +78,7 @@ def test_where_layers_may_stay_float(wish: str, target: str, refusal: str) -> No
     stage = repair_of(planned(f'repair.keep_float="{wish}"', target=target))
     assert stage.work.keywords["float_refusal"] == refusal
     assert stage.parameters["float_layers"] == (not refusal)
+    assert stage.parameters["keep_float"] == wish
 
 
 def test_a_wish_that_the_target_cannot_fulfil() -> None:
@@ -191,7 +202,7 @@ OWN = (
 
 @pytest.fixture(scope="module")
 def repaired(emb: Any, irreparable: Path) -> dict[str, Any]:
-    report: dict[str, Any] = emb.json("build", str(irreparable), *OWN, "--target", "rpi4", "--output", "in-float")
+    report: dict[str, Any] = emb.json("build", str(irreparable), *OWN, "--target", "rpi3b-plus", "--output", "in-float")
     return report
 
 
@@ -265,7 +276,7 @@ def test_floats_are_those_of_the_named_layers(repaired: dict[str, Any], emb: Any
 def test_the_same_bytes_again_and_nothing_done_twice(
     repaired: dict[str, Any], emb: Any, irreparable: Path, tmp_path: Path
 ) -> None:
-    again = emb.json("build", str(irreparable), *OWN, "--target", "rpi4", "--output", "in-float")
+    again = emb.json("build", str(irreparable), *OWN, "--target", "rpi3b-plus", "--output", "in-float")
     assert again["cached"]
     assert again["repairs"] == repaired["repairs"]
     # A user's word instead of a target, and an empty cache.
