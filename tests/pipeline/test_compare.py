@@ -78,9 +78,16 @@ def second(emb: Any) -> Any:
     return emb.json("build", "lenet", "--epochs", "2", "--seed", "1", "--format", "tflite", "--output", "compared")
 
 
+@pytest.fixture
+def few_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as show that the numbers get where they belong."""
+    monkeypatch.setattr("emb.pipeline.compare.PROCESSES", 2)
+    monkeypatch.setattr("emb.pipeline.compare.WARM_UP_S", 0.01)
+
+
 @pytest.mark.slow
-def test_two_builds_are_compared_file_by_file(emb: Any, built: Any, second: Any) -> None:
-    comparison = emb.json("bench", "built", "compared", "--compare", "--runtime", "litert")
+def test_two_builds_are_compared_file_by_file(emb: Any, built: Any, second: Any, few_processes: None) -> None:
+    comparison = compare(emb.home / "built", emb.home / "compared", runtime="litert").to_json()
     assert [(pair["format"], pair["scheme"], pair["runtime"]) for pair in comparison["pairs"]] == [
         ("tflite", "float32", "litert"),
         ("tflite", "int8", "litert"),
@@ -106,28 +113,27 @@ def test_two_builds_are_compared_file_by_file(emb: Any, built: Any, second: Any)
 
 @pytest.mark.slow
 def test_a_file_is_as_right_as_itself(emb: Any, built: Any) -> None:
-    comparison = emb.json("bench", f"built/{FILE}", f"built/{FILE}", "--compare", "--runtime", "litert")
-    (pair,) = comparison["pairs"]
+    call = ("bench", f"built/{FILE}", f"built/{FILE}", "--compare", "--runtime", "litert")
+    (pair,) = emb.json(*call)["pairs"]
     assert pair["low"] <= pair["speed"] <= pair["high"]
     assert pair["accuracy"]["changed"] == []
     assert pair["accuracy"]["p_value"] == 1.0
 
 
 @pytest.mark.slow
-def test_files_without_a_build_are_timed_alone(emb: Any, built: Any) -> None:
-    for name in ("one.tflite", "other.tflite"):
-        (emb.home / name).write_bytes((emb.home / "built" / FILE).read_bytes())
-    done = emb.run("bench", "one.tflite", "other.tflite", "--compare", "--runtime", "tflite-runtime")
-    assert "no accuracy without --data" in done.stdout
-    (pair,) = emb.json("bench", "one.tflite", "other.tflite", "--compare", "--runtime", "litert")["pairs"]
-    assert pair["accuracy"] is None
+def test_files_without_a_build_are_timed_alone(emb: Any, built: Any, few_processes: None, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one.tflite", "other.tflite")]
+    for path in paths:
+        path.write_bytes((emb.home / "built" / FILE).read_bytes())
+    comparison = compare(*paths, runtime="litert")
+    assert "no accuracy without --data" in comparison.images
+    assert comparison.pairs[0].accuracy is None
 
 
 @pytest.mark.slow
-def test_two_formats_run_each_on_its_own(emb: Any, built: Any) -> None:
-    comparison = emb.json("bench", f"built/{FILE}", "built/lenet-int8.onnx", "--compare")
-    (pair,) = comparison["pairs"]
-    assert (pair["format"], pair["runtime"]) == ("tflite / onnx", "litert / onnxruntime")
+def test_two_formats_run_each_on_its_own(emb: Any, built: Any, few_processes: None) -> None:
+    (pair,) = compare(emb.home / "built" / FILE, emb.home / "built" / "lenet-int8.onnx").pairs
+    assert (pair.format, pair.runtime) == ("tflite / onnx", "litert / onnxruntime")
 
 
 @pytest.mark.slow
