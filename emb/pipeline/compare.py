@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,10 @@ def compare(
     images: MeasuredOn | None = None
     for one, other in _paired(find_all(baseline, pixels=pixels), find_all(candidate, pixels=pixels)):
         _require_same_task(one, other)
-        images = images or images_for(one, data=data, data_dir=data_dir)
+        if images is None:
+            images = images_for(one, data=data, data_dir=data_dir)
+            if data is None:
+                _require_same_images(images, one, other, data_dir=data_dir)
         for ways in _ways(one, other, only=runtime):
             try:
                 pairs.append(_pair((one, other), ways, images, threads=threads))
@@ -213,6 +217,24 @@ def _require_same_task(one: Deliverable, other: Deliverable) -> None:
             why=f"{', '.join(one.labels[:6])} … and {', '.join(other.labels[:6])} …",
             fix="compare builds of the same data set",
         )
+
+
+def _require_same_images(images: MeasuredOn, one: Deliverable, other: Deliverable, *, data_dir: Path | None) -> None:
+    """Of two builds with their own test images: the baseline's must not be what the candidate was trained on."""
+    if images.labels is None or "data" not in other.recipe or _split(one) == _split(other):
+        return
+    theirs = images_for(other, data=None, data_dir=data_dir)
+    if not np.array_equal(images.labels, theirs.labels):
+        raise ModelError(
+            f"{other.path} was made for other test images than {one.path}",
+            why=f"they are {theirs.name} and {images.name}",
+            fix="build both from the same data set with the same seed, or name the images: --data",
+        )
+
+
+def _split(file: Deliverable) -> tuple[Any, Any]:
+    """What decides which images are the test images."""
+    return file.recipe.get("data"), file.recipe.get("train", {}).get("seed")
 
 
 def _load_notes() -> tuple[str, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from emb import data as data_sets
 from emb.bench import mcnemar
@@ -168,3 +171,27 @@ def test_models_of_different_inputs_are_refused(tmp_path: Path) -> None:
         tflite.export(keras.Sequential(layers), tmp_path / f"{side}.tflite")
     with pytest.raises(ModelError, match="take images of different sizes"):
         compare(tmp_path / "8.tflite", tmp_path / "12.tflite")
+
+
+@pytest.mark.slow
+def test_builds_of_other_test_images_are_refused(emb: Any, built: Any, few_processes: None, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(emb.home / "built", other)
+    manifest = json.loads((other / "manifest.json").read_text(encoding="utf-8"))
+    pictures = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in manifest_labels(other):
+            (pictures / split / label).mkdir(parents=True)
+            for number in range(3):
+                image = Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8))
+                image.save(pictures / split / label / f"{number}.png")
+    manifest["recipe"]["data"] |= {"name": "folder", "path": str(pictures)}
+    (other / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ModelError, match="was made for other test images than"):
+        compare(emb.home / "built" / FILE, other / FILE)
+    assert compare(emb.home / "built" / FILE, other / FILE, data="digits", runtime="litert").pairs
+
+
+def manifest_labels(build: Path) -> list[str]:
+    return (build / "labels.txt").read_text(encoding="utf-8").split()
