@@ -120,7 +120,8 @@ def _pack(graph: Any, found: _Found, way: Packing) -> None:
 
     _, channels, height, width = found.image
     pixels = _own(graph, f"{name}_pixels")
-    _regroup(graph, image.input[0], pixels, shape=(1, height, width // way.pixels, way.pixels * channels))
+    shape = (1, height, width // way.pixels, way.pixels * channels)
+    _regroup(graph, image.input[0], pixels, shape=shape, channels=channels)
     node.input[:] = [
         _copy(graph, image, f"{name}_image", stored=pixels),
         _changed(graph, weights, f"{name}_weights", values=kernel, codes=repeated),
@@ -129,7 +130,7 @@ def _pack(graph: Any, found: _Found, way: Packing) -> None:
     _, maps, height, width = found.output
     stored = narrow.output[0]
     narrow.output[0] = _own(graph, f"{name}_packed")
-    _regroup(graph, narrow.output[0], stored, shape=(1, height, width, maps))
+    _regroup(graph, narrow.output[0], stored, shape=(1, height, width, maps), channels=way.outputs * maps)
     changed = {
         "kernel_shape": [found.kernel[0], way.taps],
         "pads": [found.pads[0], way.before, found.pads[2], way.after],
@@ -140,16 +141,23 @@ def _pack(graph: Any, found: _Found, way: Packing) -> None:
     node.attribute.extend([*kept, *(onnx.helper.make_attribute(key, value) for key, value in changed.items())])
 
 
-def _regroup(graph: Any, source: str, target: str, *, shape: tuple[int, ...]) -> None:
-    """Add nodes that make `target` of `source`, both with channels first. shape: of `target`, with channels last."""
+def _regroup(graph: Any, source: str, target: str, *, shape: tuple[int, ...], channels: int) -> None:
+    """Add nodes that make `target` of `source`, both with channels first.
+
+    shape: of `target`, with channels last.  channels: of `source`; with a single one, first and last are the same.
+    """
     import onnx
 
     last, grouped, wanted = (_own(graph, f"{target}_{part}") for part in ("last", "grouped", "shape"))
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), wanted))
     graph.node.extend(
         [
-            onnx.helper.make_node("Transpose", [source], [last], name=last, perm=_TO_LAST),
-            onnx.helper.make_node("Reshape", [last, wanted], [grouped], name=grouped),
+            *(
+                []
+                if channels == 1
+                else [onnx.helper.make_node("Transpose", [source], [last], name=last, perm=_TO_LAST)]
+            ),
+            onnx.helper.make_node("Reshape", [source if channels == 1 else last, wanted], [grouped], name=grouped),
             onnx.helper.make_node("Transpose", [grouped], [target], name=f"{target}_first", perm=_TO_FIRST),
         ]
     )
