@@ -94,6 +94,20 @@ def order(graph: Any) -> None:
     graph.node.extend(copies)
 
 
+def drop_unread(graph: Any) -> None:
+    """Remove operations whose outputs nobody reads, and then constants."""
+    outputs = {value.name for value in graph.output}
+    while True:
+        read = {name for node in graph.node for name in node.input} | outputs
+        idle = [node for node in graph.node if not read & set(node.output)]
+        if not idle:
+            break
+        for node in idle:
+            graph.node.remove(node)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+        graph.initializer.remove(tensor)
+
+
 def _levels(graph: Any) -> list[int]:
     """Of each operation, how many stand before it on the longest way. Raises ExportError if there is a cycle."""
     nodes = list(graph.node)

@@ -65,7 +65,7 @@ def pack_pixels(model: Any, *, lanes: int) -> int:
             _pack(graph, found, way)
             count += 1
     if count:
-        _drop_unused(graph)
+        og.drop_unread(graph)
         og.order(graph)
     return count
 
@@ -148,16 +148,15 @@ def _regroup(graph: Any, source: str, target: str, *, shape: tuple[int, ...], ch
     """
     import onnx
 
-    last, grouped, wanted = (_own(graph, f"{target}_{part}") for part in ("last", "grouped", "shape"))
+    if channels > 1:
+        last = _own(graph, f"{target}_last")
+        graph.node.append(onnx.helper.make_node("Transpose", [source], [last], name=last, perm=_TO_LAST))
+        source = last
+    grouped, wanted = (_own(graph, f"{target}_{part}") for part in ("grouped", "shape"))
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), wanted))
     graph.node.extend(
         [
-            *(
-                []
-                if channels == 1
-                else [onnx.helper.make_node("Transpose", [source], [last], name=last, perm=_TO_LAST)]
-            ),
-            onnx.helper.make_node("Reshape", [source if channels == 1 else last, wanted], [grouped], name=grouped),
+            onnx.helper.make_node("Reshape", [source, wanted], [grouped], name=grouped),
             onnx.helper.make_node("Transpose", [grouped], [target], name=f"{target}_first", perm=_TO_FIRST),
         ]
     )
@@ -197,16 +196,3 @@ def _own(graph: Any, name: str) -> str:
     """The name, or a longer one if it is taken."""
     taken = {one for node in graph.node for one in (node.name, *node.input, *node.output)}
     return og.free_name(name, taken | set(og.constants(graph)))
-
-
-def _drop_unused(graph: Any) -> None:
-    outputs = {value.name for value in graph.output}
-    while True:
-        read = {name for node in graph.node for name in node.input} | outputs
-        unused = [node for node in graph.node if not read & set(node.output)]
-        if not unused:
-            break
-        for node in unused:
-            graph.node.remove(node)
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
-        graph.initializer.remove(tensor)

@@ -86,7 +86,7 @@ def functions_to_stand_ins(model: Any, *, kept: Collection[str] = ()) -> list[Fu
         graph.node.remove(writers[function.output])
         graph.node.append(onnx.helper.make_node(_STAND_IN, [function.source], [function.output], name=function.name))
     if functions:
-        _drop_unread(graph)
+        og.drop_unread(graph)
         og.order(graph)
     return functions
 
@@ -164,14 +164,3 @@ def _between(writers: dict[str, Any], output: str, source: str, scalars: set[str
 
     visit(output)
     return nodes
-
-
-def _drop_unread(graph: Any) -> None:
-    outputs = {value.name for value in graph.output}
-    while True:
-        read = {name for node in graph.node for name in node.input} | outputs
-        idle = [node for node in graph.node if not read & set(node.output)]
-        if not idle:
-            return
-        for node in idle:
-            graph.node.remove(node)
