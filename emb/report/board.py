@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from emb.report.columns import ABSENT, cells
+from emb.report.tables import markdown_table
 from emb.report.text import Figures
 from emb.spec.board import BoardRun, BoardState, SustainedPoint
 from emb.spec.report import BoardReport
@@ -24,6 +25,7 @@ _HEADERS = (
     "sustained µs",
     "peak MB",
 )
+_LEFT_ALIGNED = 1  # the runtime
 # Positions of the columns that `emb.report.columns.cells` has as well.
 _RUNTIME, _ACCURACY, _INTERVAL, _MEDIAN, _P90, _PEAK = 2, 5, 6, 9, 10, 11
 _CURVE_POINTS = 6
@@ -35,7 +37,7 @@ def render(report: BoardReport) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    table = Figures(headers=_HEADERS, rows=list(_table(report)), left_aligned=1)
+    table = Figures(headers=_HEADERS, rows=list(_table(report)), left_aligned=_LEFT_ALIGNED)
     curves = [Text(f"{_threads(run)}, {_curve_in_short(run)}") for run in report.runs]
     told = [Text(line, style="dim") for line in _notes(report)]
     warned = [Text(f"note: {note}", style="yellow") for note in report.notes]
@@ -44,14 +46,12 @@ def render(report: BoardReport) -> Group:
 
 def markdown(report: BoardReport) -> str:
     """A page: the table, the notes, and each sustained curve second by second."""
-    lines = [f"# {report.model} on {report.device}", "", _line(_HEADERS)]
-    lines += [_line(["---" if header == "runtime" else "---:" for header in _HEADERS])]
-    lines += [_line(row) for row in _table(report)]
+    lines = [f"# {report.model} on {report.device}", "", *markdown_table(_HEADERS, _table(report), left=_LEFT_ALIGNED)]
     lines += ["", *(f"- {note}" for note in _notes(report))]
     lines += [f"- **{note}**" for note in report.notes]
     for run in report.runs:
-        lines += ["", f"## Sustained, {_threads(run)}", "", _line(_CURVE_HEADERS), _line(["---:"] * 5)]
-        lines += [_line(_point(point)) for point in run.sustained]
+        points = [_point(point) for point in run.sustained]
+        lines += ["", f"## Sustained, {_threads(run)}", "", *markdown_table(_CURVE_HEADERS, points, left=0)]
         lines += ["", f"Before: {_state(run.before)}", "", f"After: {_state(run.after)}"]
     return "\n".join(lines) + "\n"
 
@@ -119,7 +119,3 @@ def _state(state: BoardState) -> str:
         "load": None if state.load_average is None else f"{state.load_average:.2f}",
     }
     return "; ".join(f"{name} {value or 'unknown'}" for name, value in parts.items())
-
-
-def _line(texts: tuple[str, ...] | list[str]) -> str:
-    return "| " + " | ".join(texts) + " |"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from emb.report.columns import ABSENT, HEADERS, cells
+from emb.report.columns import HEADERS, cells
+from emb.report.tables import markdown_table
 from emb.report.target import fault_lines, target_lines
 from emb.spec.contract import Contract, ModelContract, Pixels, TensorContract
 from emb.spec.recipe import Recipe
@@ -54,7 +55,9 @@ def _data(report: Report, recipe: Recipe) -> list[str]:
     lines = [f"trained on {trained}, for {recipe.train.epochs} epochs at most"] if recipe.train.epochs else []
     if any("int8" in scheme or "int16" in scheme for scheme in recipe.quantize.schemes):
         lines.append(f"ranges of the integers from {recipe.quantize.calibration_images:,} of the train images")
-    lines.append(f"judged by {data.test_images:,} test images, which neither the training nor the ranges saw")
+    lines.append(f"judged by {data.test_images:,} test images, which neither emb's training nor the ranges saw")
+    if recipe.model.file or recipe.model.weights:
+        lines.append("what the model was trained on before it was given, emb does not know")
     return [*lines, f"sha256 of the data: `{data.digest}`"]
 
 
@@ -65,7 +68,7 @@ def _metrics(report: Report) -> list[str]:
     threads = sorted({row.latency.threads for row in rows if row.latency})
     count = f"{threads[0]} thread{'s' if threads[0] != 1 else ''}" if threads else ""
     return [
-        *_table(("file", *_METRICS), lines, left=_LEFT_ALIGNED),
+        *markdown_table(("file", *_METRICS), lines, left=_LEFT_ALIGNED),
         "",
         *_list(
             [
@@ -83,7 +86,7 @@ def _border(contract: Contract) -> list[str]:
         (f"`{model.file}`", _tensor(model.input), _tensor(model.output), model.scores) for model in contract.models
     ]
     return [
-        *_table(("file", "input", "output", "scores"), models, left=4),
+        *markdown_table(("file", "input", "output", "scores"), models, left=4),
         "",
         *_list([_pixels_line(contract.pixels), f"channels: {contract.channel_order}", _scores_line(contract.models)]),
     ]
@@ -142,13 +145,8 @@ def _provenance(tools: Mapping[str, str]) -> list[str]:
 
 def _files(contract: Contract) -> list[str]:
     rows = [(f"`{model.file}`", f"`{model.sha256}`") for model in contract.models]
-    return _table(("file", "sha256"), rows, left=2)
+    return markdown_table(("file", "sha256"), rows, left=2)
 
 
 def _list(lines: Sequence[str]) -> list[str]:
     return [f"- {line}" for line in lines if line]
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    aligned = ["---" if index < left else "---:" for index in range(len(headers))]
-    return ["| " + " | ".join(texts or ABSENT for texts in line) + " |" for line in (headers, aligned, *rows)]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from emb.report.chart import Drawing, render
+from emb.report.tables import markdown_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,8 +112,8 @@ def training_section(epochs: Sequence[Mapping[str, float | None]], *, image: str
         return ""
     head = ("epoch", "loss", "accuracy %", "validation accuracy %", "learning rate", "seconds")
     lines = ["", "## Training", "", f"![Training curves]({image})", ""]
-    lines += [_line(head), _line(["---:"] * len(head))]
-    lines += [_line(_cells(number, epochs[number - 1])) for number in _chosen(len(epochs))]
+    rows = [_cells(number, epochs[number - 1]) for number in _chosen(len(epochs))]
+    lines += markdown_table(head, rows, left=0)
     if len(epochs) > _TABLE_ROWS:
         lines += ["", f"{_TABLE_ROWS} of {len(epochs)} epochs; all of them stand in `history.json`."]
     return "\n".join(lines) + "\n"
@@ -138,7 +139,3 @@ def _cells(number: int, epoch: Mapping[str, float | None]) -> list[str]:
         told("learning_rate", ".3g"),
         told("seconds", ".1f"),
     ]
-
-
-def _line(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(texts) + " |"

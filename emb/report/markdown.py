@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from emb.report.columns import HEADERS, LEFT_ALIGNED, cells, notes
 from emb.report.pruning import layer_table, pruning_lines
+from emb.report.tables import markdown_table
 from emb.report.target import fault_lines, target_lines
 from emb.spec.report import Report
 
 
 def render(report: Report) -> str:
     """A page: the table, the notes, the target, errors, the time of each stage and the hashes of the files."""
-    aligned = ["---" if index < LEFT_ALIGNED else "---:" for index in range(len(HEADERS))]
-    lines = [f"# {report.recipe} on {report.data.name}", "", _line(HEADERS), _line(aligned)]
-    lines += [_line(cells(row, reference_accuracy=report.reference_accuracy)) for row in report.rows]
+    rows = [cells(row, reference_accuracy=report.reference_accuracy) for row in report.rows]
+    lines = [f"# {report.recipe} on {report.data.name}", "", *markdown_table(HEADERS, rows, left=LEFT_ALIGNED)]
     lines += ["", *(f"- {note}" for note in notes(report))]
     if report.pruning:
         lines += ["", "## Pruning", "", *(f"- {line}" for line in pruning_lines(report.pruning, report.rows))]
@@ -30,7 +30,3 @@ def render(report: Report) -> str:
     files = {row.file: f"| {row.file} | {row.parameters:,} | {row.macs:,} | `{row.sha256}` |" for row in report.rows}
     lines += files.values()
     return "\n".join(lines) + "\n"
-
-
-def _line(texts: tuple[str, ...] | list[str]) -> str:
-    return "| " + " | ".join(texts) + " |"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emb.report.columns import ABSENT, cells
 from emb.report.columns import HEADERS as ROW_HEADERS
+from emb.report.tables import markdown_table
 from emb.spec.overview import Change, Entry, Regressions, Section
 
 if TYPE_CHECKING:
@@ -116,14 +117,16 @@ def sections_markdown(sections: Sequence[Section]) -> str:
     for section in sections:
         rows = [entry_cells(entry) for entry in section.entries]
         notes = [f"- {line}" for line in section_notes(section)]
-        parts.append("\n".join([f"## {headline(section)}", "", *_table(HEADERS, rows, _LEFT_ALIGNED), "", *notes]))
+        parts.append(
+            "\n".join([f"## {headline(section)}", "", *markdown_table(HEADERS, rows, left=_LEFT_ALIGNED), "", *notes])
+        )
     return "\n\n".join(parts) + "\n"
 
 
 def regressions_markdown(regressions: Regressions) -> str:
     """A table, what must be known beside it, and the limits that are passed."""
     rows = [change_cells(change) for change in regressions.changes]
-    lines = _table(CHANGE_HEADERS, rows, _CHANGE_LEFT_ALIGNED)
+    lines = markdown_table(CHANGE_HEADERS, rows, left=_CHANGE_LEFT_ALIGNED)
     lines += ["", *(f"- {line}" for line in regression_notes(regressions))]
     lines += [f"- **limit passed:** {fault}" for fault in regressions.faults]
     return "\n".join(lines) + "\n"
@@ -143,8 +146,3 @@ def sections_csv(sections: Sequence[Section]) -> str:
             times = line["latency_us"] or {"median": None, "p90": None}
             writer.writerow({**line, "data": section.data.name, "median_us": times["median"], "p90_us": times["p90"]})
     return stream.getvalue()
-
-
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> list[str]:
-    aligned = ["---" if index < left else "---:" for index in range(len(headers))]
-    return ["| " + " | ".join(line) + " |" for line in (headers, aligned, *rows)]
