@@ -136,8 +136,13 @@ def _compare(
 def _require_alone(*, threads: int, pixels: str | None, crops: int | None, ensemble: bool, compare: bool) -> None:
     from emb.errors import SpecError
 
-    given = {"--threads": threads != 1, "--pixels": pixels, "--crops": crops, "--ensemble": ensemble}
-    given["--compare"] = compare
+    given = {
+        "--threads": threads != 1,
+        "--pixels": pixels,
+        "--crops": crops,
+        "--ensemble": ensemble,
+        "--compare": compare,
+    }
     for flag, is_set in given.items():
         if is_set:
             raise SpecError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from emb import data as data_sets
 from emb.bench import describe_machine, top1
 from emb.bench.crops import crops as crops_of
 from emb.bench.crops import require_count, shape_to_crop_from
-from emb.errors import DataError, EmbError, SpecError
+from emb.errors import DataError, EmbError, ModelError, SpecError
 from emb.graph.cost import cost
 from emb.pipeline.classify import image_shape, preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
@@ -184,3 +185,25 @@ def images_for(
         name += f", mean over {crops} crops of each"
         views = crops_of(test.images, shape=shape, count=crops)
     return MeasuredOn(name="; ".join([name, *dataset.notes]), views=views, labels=test.labels)
+
+
+def require_same_classes(files: Sequence[Deliverable]) -> None:
+    """Raise ModelError if two of them, out of builds, tell different classes apart."""
+    known = [file for file in files if file.labels]
+    for file in known[1:]:
+        if file.labels != known[0].labels:
+            raise ModelError(
+                f"{file.path} and {known[0].path} tell different classes apart",
+                why=f"{', '.join(file.labels[:6])} … and {', '.join(known[0].labels[:6])} …",
+                fix="take builds of the same data set",
+            )
+
+
+def require_same_images(one: Deliverable, images: MeasuredOn, other: Deliverable, theirs: MeasuredOn) -> None:
+    """Raise ModelError if the test images of two builds differ: one may have been trained on the other's."""
+    if not np.array_equal(images.labels, theirs.labels):  # type: ignore[arg-type]  # None is no array, and equals none
+        raise ModelError(
+            f"{other.path} was made for other test images than {one.path}",
+            why=f"they are {theirs.name} and {images.name}",
+            fix="build both from the same data set with the same seed, or name the images: --data",
+        )

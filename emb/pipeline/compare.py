@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from emb.bench import bootstrap_median, describe_machine, mcnemar
 from emb.errors import EmbError, ModelError, SpecError
-from emb.pipeline.bench import MeasuredOn, images_for
+from emb.pipeline.bench import MeasuredOn, images_for, require_same_classes, require_same_images
 from emb.pipeline.classify import preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
 from emb.pipeline.measuring import ways_to_run
@@ -211,25 +211,14 @@ def _require_same_task(one: Deliverable, other: Deliverable) -> None:
             why=" and ".join("x".join(map(str, shape)) for shape in shapes),
             fix="compare models of the same input",
         )
-    if one.labels and other.labels and one.labels != other.labels:
-        raise ModelError(
-            f"{one.path} and {other.path} tell different classes apart",
-            why=f"{', '.join(one.labels[:6])} … and {', '.join(other.labels[:6])} …",
-            fix="compare builds of the same data set",
-        )
+    require_same_classes((one, other))
 
 
 def _require_same_images(images: MeasuredOn, one: Deliverable, other: Deliverable, *, data_dir: Path | None) -> None:
     """Of two builds with their own test images: the baseline's must not be what the candidate was trained on."""
     if images.labels is None or "data" not in other.recipe or _split(one) == _split(other):
         return
-    theirs = images_for(other, data=None, data_dir=data_dir)
-    if not np.array_equal(images.labels, theirs.labels):
-        raise ModelError(
-            f"{other.path} was made for other test images than {one.path}",
-            why=f"they are {theirs.name} and {images.name}",
-            fix="build both from the same data set with the same seed, or name the images: --data",
-        )
+    require_same_images(one, images, other, images_for(other, data=None, data_dir=data_dir))
 
 
 def _split(file: Deliverable) -> tuple[Any, Any]:

@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 
 from emb.bench import describe_machine, top1
 from emb.bench.crops import require_count
-from emb.errors import ModelError, SpecError
-from emb.pipeline.bench import MeasuredOn, fixed_fields, images_for, measured_row
+from emb.errors import SpecError
+from emb.pipeline.bench import (
+    MeasuredOn,
+    fixed_fields,
+    images_for,
+    measured_row,
+    require_same_classes,
+    require_same_images,
+)
 from emb.pipeline.classify import preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find
 from emb.pipeline.scoring import probabilities
@@ -42,19 +49,15 @@ def ensemble(
     if len(models) < 2:
         raise SpecError("an ensemble needs at least two models", fix="name more builds: emb bench A B C --ensemble")
     members = [find(model, pixels=pixels) for model in models]
-    _require_same_classes(members)
+    require_same_classes(members)
     rows = []
     total: NDArray[np.float32] | None = None
     first: MeasuredOn | None = None
     for member in members:
         images = images_for(member, data=data, data_dir=data_dir, crops=crops)
-        labels = _labels(images, member)
-        if first is not None and not np.array_equal(labels, first.labels):
-            raise ModelError(
-                f"{member.path} was made for other test images than {members[0].path}",
-                why=f"they are {images.name} and {first.name}",
-                fix="name the images that all of them shall be measured on: --data",
-            )
+        _require_labels(images, member)
+        if first is not None:
+            require_same_images(members[0], first, member, images)
         first = first or images
         way = {"runtime": runtime or preferred_runtime(member), "mode": "default"}
         rows.append(measured_row(member, images, fixed_fields(member) | way, threads=threads))
@@ -92,22 +95,10 @@ def _of_all(rows: Sequence[Row], accuracy: Accuracy) -> Row:
     )
 
 
-def _labels(images: MeasuredOn, member: Deliverable) -> NDArray[np.int64]:
+def _require_labels(images: MeasuredOn, member: Deliverable) -> None:
     if images.labels is None:
         raise SpecError(
             "an ensemble is measured by its accuracy, which needs test images",
             why=f"{member.path} lies in no build that would name them",
             fix="add --data: a data set's name, a folder with one directory per class, or a .npz file",
         )
-    return images.labels
-
-
-def _require_same_classes(members: Sequence[Deliverable]) -> None:
-    known = [member for member in members if member.labels]
-    for member in known[1:]:
-        if member.labels != known[0].labels:
-            raise ModelError(
-                f"{member.path} and {known[0].path} tell different classes apart",
-                why=f"{', '.join(member.labels[:6])} … and {', '.join(known[0].labels[:6])} …",
-                fix="let all members of an ensemble be built from the same data set",
-            )
