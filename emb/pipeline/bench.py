@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb import data as data_sets
-from emb.bench import describe_machine, top1
+from emb.bench import describe_machine, judge, top1
 from emb.bench.crops import crops as crops_of
 from emb.bench.crops import require_count, shape_to_crop_from
 from emb.errors import DataError, EmbError, ModelError, SpecError
@@ -22,7 +22,7 @@ from emb.pipeline.classify import image_shape, preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
 from emb.pipeline.measuring import time_file, too_long_on_reference_kernels, ways_to_run
 from emb.pipeline.request import data_table
-from emb.pipeline.scoring import probabilities
+from emb.pipeline.scoring import normalised, probabilities
 from emb.registry import nearest
 from emb.runtimes import open_runtime
 from emb.spec.contract import Pixels
@@ -136,21 +136,28 @@ def measured_row(deliverable: Deliverable, images: MeasuredOn, way: dict[str, An
     measured: dict[str, Any] = {"latency": timing.summary, "peak_memory_bytes": timing.peak_memory_bytes}
     if images.labels is not None:
         with open_runtime(runtime, model=deliverable.path, mode=mode) as process:
-            accuracy = top1(_scores(process, deliverable, images.views), images.labels)
+            scores, chances = _scores(process, deliverable, images.views)
+        accuracy = top1(scores, images.labels)
+        judgement = judge(scores, chances, images.labels)
         measured |= {
             "accuracy": accuracy.accuracy,
             "accuracy_low": accuracy.low,
             "accuracy_high": accuracy.high,
+            "top5": judgement.top5,
+            "expected_calibration_error": judgement.expected_calibration_error,
         }
     return Row(**way, **measured, source="measured")
 
 
-def _scores(process: Any, deliverable: Deliverable, views: tuple[Images, ...]) -> NDArray[np.float32]:
-    """One view is judged by what the file gives; a mean needs probabilities."""
+def _scores(
+    process: Any, deliverable: Deliverable, views: tuple[Images, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(scores, probabilities): one view is judged by what the file gives; a mean needs probabilities."""
     if len(views) == 1:
-        only: NDArray[np.float32] = process.scores(views[0], pixels=deliverable.pixels)
-        return only
-    return probabilities(process, deliverable, views)
+        scores = process.scores(views[0], pixels=deliverable.pixels)
+        return scores, normalised(scores, deliverable)
+    mean = probabilities(process, deliverable, views)
+    return mean, mean
 
 
 def images_for(

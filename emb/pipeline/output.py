@@ -7,6 +7,8 @@ labels.txt                  the classes, one a line, in the order of the scores
 report.json, report.md      what was measured
 model-card.md               what somebody must know who is handed the files
 samples.json                raw latency samples behind the report
+classes.json                of each file on each runtime, which classes it took for which
+mistakes/                   images that one of them was surest of, and wrong about
 history.json, training.svg  the training, epoch by epoch (if there was one); of a pruned model the fine-tuning
 prune.json                  what was pruned (if it was)
 golden/                     images and the outputs that each runtime gave for them
@@ -26,6 +28,7 @@ from typing import Any
 
 from emb.errors import StoreError
 from emb.pipeline.json_files import read_json, write_json
+from emb.pipeline.judged import write_judged
 from emb.pipeline.plan import Plan
 from emb.pipeline.prune_stages import PLAN
 from emb.pipeline.target_report import compiled_file
@@ -75,7 +78,7 @@ def write(report: Report, planned: Plan, done: Mapping[str, Artifact], *, recipe
         (folder / "labels.txt").write_text("".join(f"{label}\n" for label in contract.labels), encoding="utf-8")
         (folder / "samples.json").write_text(json.dumps(_samples(planned, done)) + "\n", encoding="utf-8")
         write_json(folder / "report.json", report.to_json())
-        page = markdown.render(report)
+        page = markdown.render(report) + write_judged(folder, planned, done, contract, report.rows)
         if "history.json" in done["model"].files:
             shutil.copyfile(done["model"].path("history.json"), folder / "history.json")
         if PLAN in done["model"].files:

@@ -285,7 +285,7 @@ def verify_stage(
         inputs={"data": data_digest},
         parameters={**data_parameters(recipe), "pixels": recipe.input.pixels, "runtime": runtime, "mode": mode},
         tools=versions((runtime if runtime != "litert" else "ai-edge-litert", "numpy", "pillow")),
-        packages=("runtimes", "graph", "data", "bench", *_OWN_CODE),
+        packages=("runtimes", "graph", "data", "bench", "pipeline/graphs.py", *_OWN_CODE),
         optional=True,
     )
 

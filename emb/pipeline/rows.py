@@ -153,6 +153,8 @@ def _row(file: PlannedFile, way: PlannedRow, done: Done, failures: Failures) -> 
         accuracy=verified["correct"] / verified["total"],
         accuracy_low=verified["low"],
         accuracy_high=verified["high"],
+        top5=verified["top5"],
+        expected_calibration_error=verified["expected_calibration_error"],
         agreement=verified["agreement"],
         latency=timing.summary,
         peak_memory_bytes=timing.peak_memory_bytes,

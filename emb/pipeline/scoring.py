@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emb.bench import softmax
 from emb.pipeline.deliverable import Deliverable
 from emb.pipeline.graphs import scores_of
 from emb.spec.dataset import Images
@@ -18,17 +19,11 @@ def probabilities(process: Any, deliverable: Deliverable, views: Sequence[Images
 
     process: an open runtime with the deliverable's file.  views: the same n images, each cut or mirrored otherwise.
     """
-    total = sum(_normalised(process.scores(view, pixels=deliverable.pixels), deliverable) for view in views)
+    total = sum(normalised(process.scores(view, pixels=deliverable.pixels), deliverable) for view in views)
     mean: NDArray[np.float32] = total / np.float32(len(views))
     return mean
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities, row by row: (n, classes)."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    rows: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
-    return rows
-
-
-def _normalised(scores: NDArray[np.float32], deliverable: Deliverable) -> NDArray[np.float32]:
+def normalised(scores: NDArray[np.float32], deliverable: Deliverable) -> NDArray[np.float32]:
+    """The deliverable's scores as probabilities: (n, classes)."""
     return softmax(scores) if scores_of(deliverable.graph) == "logits" else scores

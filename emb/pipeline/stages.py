@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.errors import ExportError
+from emb.pipeline.graphs import scores_of
 from emb.pipeline.json_files import read_json, write_json
 from emb.pipeline.measuring import golden_on, too_long_on_reference_kernels
 from emb.pipeline.pixels import PIXELS
@@ -26,6 +27,7 @@ from emb.spec.dataset import Images, Split
 from emb.spec.scheme import Scheme
 
 GOLDEN_IMAGES = 16
+MISTAKES = 12
 _PREDICT_BYTES = 64 * 2**20
 
 
@@ -172,18 +174,22 @@ def reference(work: Work, *, model: str) -> None:
 def verify(work: Work, *, file_format: str, source: str, runtime: str, mode: str) -> None:
     """What a runtime answers: scores.npy over the test split, golden.npy (raw outputs), and verified.json.
 
+    In the default mode mistakes.npz as well: the images whose wrong answers it was surest of.
     On reference kernels, which need seconds for a large network, golden.npy may be of the first images alone, and
     instead of scores there is the reason in verified.json.
     Raises RuntimeFailure if the runtime fails, ExportError if it answers otherwise when asked again.
     """
-    from emb.bench import agreement, top1
+    from emb.bench import agreement, judge, softmax, top1
+    from emb.graph.cost import cost
+    from emb.graph.files import read
     from emb.runtimes import open_runtime, to_input
 
     test = work.context.dataset.test
     pixels = _pixels(work, source)
     golden_images = np.load(work.file("data", "golden.npy"))
     path = work.file(source, f"model.{file_format}")
-    macs = _macs(path)
+    graph = read(path)
+    macs = cost(graph).macs
     skipped = too_long_on_reference_kernels(mode, macs=macs, images=len(test))
     with open_runtime(runtime, model=path, mode=mode) as process:
         count = golden_on(mode, macs=macs, images=len(golden_images))
@@ -202,9 +208,12 @@ def verify(work: Work, *, file_format: str, source: str, runtime: str, mode: str
         write_json(work.folder / "verified.json", {"skipped": skipped})
         return
     np.save(work.folder / "scores.npy", scores)
-    verified = asdict(top1(scores, test.labels))
+    probabilities = softmax(scores) if scores_of(graph) == "logits" else scores
+    verified = asdict(top1(scores, test.labels)) | asdict(judge(scores, probabilities, test.labels))
     verified["agreement"] = agreement(scores, np.load(work.file("reference", "scores.npy")))
     write_json(work.folder / "verified.json", verified)
+    if mode == "default":
+        _write_mistakes(work.folder / "mistakes.npz", probabilities, test)
 
 
 def measure(work: Work, *, file_format: str, source: str, runtime: str, mode: str) -> None:
@@ -228,6 +237,21 @@ def measure(work: Work, *, file_format: str, source: str, runtime: str, mode: st
         pixels=_pixels(work, source),
     )
     (work.folder / "latency.json").write_text(json.dumps(timing.to_json()), encoding="utf-8")
+
+
+def _write_mistakes(path: Path, probabilities: NDArray[np.float32], test: Split) -> None:
+    """The worst of them: images (m, height, width, channels) uint8, their numbers, labels, answers and confidence."""
+    from emb.bench import worst_mistakes
+
+    numbers = worst_mistakes(probabilities, test.labels, most=MISTAKES)
+    np.savez(
+        path,
+        images=test.images[numbers],
+        numbers=numbers,
+        labels=test.labels[numbers],
+        answers=probabilities[numbers].argmax(axis=1),
+        confidence=probabilities[numbers].max(axis=1),
+    )
 
 
 def _float_operations(work: Work, path: Path, chosen: str) -> list[FloatOperation]:

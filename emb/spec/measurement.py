@@ -83,6 +83,47 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a model's answers to labelled images say beyond top-1.
+
+    top5: share of images, in [0, 1], whose label is among the five best; None for five classes or fewer.
+    expected_calibration_error: in [0, 1]; how far confidence and accuracy lie apart.
+    confusion: (label, predicted class, images) of every pair that occurred, sorted.
+    """
+
+    top5: float | None
+    expected_calibration_error: float
+    confusion: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassAccuracy:
+    """How one class fared. images: of it.  correct: of these.  low, high: the 95 % Wilson interval of their share.
+
+    answers: how many images, of any class, were taken for it.
+    taken_for: (class, images) that its images were most often taken for wrongly; None if they never were.
+    """
+
+    label: int
+    images: int
+    correct: int
+    low: float
+    high: float
+    answers: int
+    taken_for: tuple[int, int] | None
+
+    @property
+    def recall(self) -> float:
+        """The share of its images that were recognised, in [0, 1]."""
+        return self.correct / self.images
+
+    @property
+    def precision(self) -> float | None:
+        """The share of the answers of this class that were right; None if it was never the answer."""
+        return self.correct / self.answers if self.answers else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
     """Wall time of single inferences at batch 1, in the order they ran, after warm-up.
 

@@ -30,6 +30,8 @@ class Row:
     """One exported file on one runtime in one mode.
 
     accuracy, accuracy_low, accuracy_high: top-1 share over the whole test split, its 95 % Wilson interval, in [0, 1].
+    top5: share whose label is among the five best, None for five classes or fewer.
+    expected_calibration_error: in [0, 1]; 0 means that what the model is sure of to 90 % is right nine times in ten.
     agreement: share of test images on which the file and the Keras model give the same class.
     peak_memory_bytes: highest resident set of the runtime's own process.
     source: "measured", "measured on " and the device, or "not measured: " and the reason; then every measured field
@@ -50,6 +52,8 @@ class Row:
     accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None
+    top5: float | None = None
+    expected_calibration_error: float | None = None
     agreement: float | None = None
     latency: LatencySummary | None = None
     peak_memory_bytes: int | None = None
@@ -84,6 +88,8 @@ class Row:
             "accuracy": self.accuracy,
             "accuracy_low": self.accuracy_low,
             "accuracy_high": self.accuracy_high,
+            "top5": self.top5,
+            "expected_calibration_error": self.expected_calibration_error,
             "agreement": self.agreement,
             "latency_us": latency
             and {
@@ -117,6 +123,11 @@ class DataSummary:
     train_images: int
     test_images: int
     digest: str
+
+    @property
+    def judges(self) -> str:
+        """The test images, in words."""
+        return f"{self.test_images:,} test images of {self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
