@@ -7,24 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = (
-    "",
-    "build",
-    "train",
-    "run",
-    "bench",
-    "check",
-    "inspect",
-    "data",
-    "data list",
-    "data fetch",
-    "recipes",
-    "targets",
-    "zoo",
-    "doctor",
-    "doctor calibration",
-    "version",
-)
 PAGE = Path(__file__).parent / "reference" / "cli.md"
 HEAD = """# Command line
 
@@ -34,6 +16,19 @@ Every command takes `--json`, which prints one JSON document on stdout and nothi
 stderr. Exit codes: 0 done; 1 something failed on the way (a runtime, a converter), the rest was done; 2 the input was
 wrong, nothing was written; 130 interrupted, run again to resume. `NO_COLOR` is honoured.
 """
+
+
+def commands() -> list[str]:
+    """Every command and group that emb has, in the order of its help; "" is emb itself."""
+    from typer.main import get_command
+
+    from emb.cli import app
+
+    found = [""]
+    for name, command in get_command(app).commands.items():
+        found.append(name)
+        found += [f"{name} {inner}" for inner in getattr(command, "commands", {})]
+    return found
 
 
 def help_of(command: str) -> str:
@@ -47,7 +42,7 @@ def help_of(command: str) -> str:
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
-    for command in COMMANDS:
+    for command in commands():
         title = f"emb {command}".strip()
         parts.append(f"## {title}\n\n```text\n{help_of(command)}\n```\n")
     return "\n".join(parts)

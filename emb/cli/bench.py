@@ -159,13 +159,14 @@ def _bench_on_board(build: Path, host: str, ssh_config: Path | None, *, as_json:
     from emb.pipeline.board_channel import channel_to
     from emb.pipeline.deliverable import located
     from emb.pipeline.deploy import deployed_name
+    from emb.pipeline.reports import BOARDS
     from emb.report.board import render
 
     build = located(build)
     chosen = {key: value for key, value in options.items() if value is not None}
     channel = channel_to(Ssh(host=host, config=ssh_config), deployed_name(build))
     report = bench_on_board(build, channel, device=host, **chosen)
-    saved, page = save(report, (build if build.is_dir() else build.parent) / "boards")
+    saved, page = save(report, (build if build.is_dir() else build.parent) / BOARDS)
     if as_json:
         print_json(report.to_json())
     else:

@@ -19,7 +19,8 @@ def show(
 ) -> None:  # fmt: skip
     """Measure and print. Raises EmbError for what cannot be measured."""
     from emb.cli.output import print_json, stdout
-    from emb.pipeline.quantization_error import IMAGES, LAYERS, quantization_error
+    from emb.pipeline.model_files import build_of
+    from emb.pipeline.quantization_error import IMAGES, LAYERS, keep, quantization_error
 
     found = quantization_error(
         model,
@@ -29,6 +30,8 @@ def show(
         layers=LAYERS if layers is None else layer_count(layers),
         trust_model=trust_model,
     )
+    build = build_of(model) if data is None else None
+    kept = build and keep(found, build)
     if as_json:
         print_json(found.to_json())
         return
@@ -36,6 +39,8 @@ def show(
     console.print(_table(found))
     for line in _totals(found):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if kept:
+        console.print(f"kept in {kept}, for emb report", highlight=False, markup=False, soft_wrap=True)
 
 
 def layer_count(text: str) -> int | None:

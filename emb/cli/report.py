@@ -9,6 +9,8 @@ import typer
 
 from emb.cli.options import Json
 
+_PAGE = Path("report.html")
+
 
 def report(
     builds: Annotated[
@@ -27,9 +29,13 @@ def report(
     ] = None,
     runtime: Annotated[str | None, typer.Option(help="Show what was measured on this runtime alone.")] = None,
     file_format: Annotated[
-        Literal["table", "markdown", "csv"],
-        typer.Option("--format", help="For the terminal, a page, or a spreadsheet."),
+        Literal["table", "markdown", "csv", "html"],
+        typer.Option("--format", help="For the terminal, a page, a spreadsheet, or a browser."),
     ] = "table",
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where --format html writes its one file; report.html here by default."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put what builds measured beside each other, with the frontier of accuracy against size and time.
@@ -41,9 +47,11 @@ def report(
 
     limits = {"--max-accuracy-drop": max_accuracy_drop, "--max-size-growth": max_size_growth}
     stated = [flag for flag, value in limits.items() if value is not None]
+    if output is not None and file_format != "html":
+        raise SpecError("--output is for a page", why="all else is printed", fix="add --format html")
     if compare:
-        if runtime is not None or file_format == "csv":
-            flag = "--runtime" if runtime is not None else "--format csv"
+        if runtime is not None or file_format in ("csv", "html"):
+            flag = "--runtime" if runtime is not None else f"--format {file_format}"
             raise SpecError(f"{flag} does not go with --compare", fix="leave it out, or take --json")
         _compare(
             builds or [],
@@ -57,7 +65,20 @@ def report(
         raise SpecError(
             f"{stated[0]} is for two builds", why="it limits what a change may cost", fix="add --compare OLD NEW"
         )
+    if file_format == "html":
+        _page(builds or [], output or _PAGE, runtime=runtime, as_json=as_json)
+        return
     _overview(builds or [], runtime=runtime, file_format=file_format, as_json=as_json)
+
+
+def _page(builds: list[Path], path: Path, *, runtime: str | None, as_json: bool) -> None:
+    from emb.errors import SpecError
+    from emb.pipeline.page import write_page
+
+    if as_json:
+        raise SpecError("--json does not go with --format html", fix="leave one of them out")
+    write_page(builds, path, runtime=runtime)
+    typer.echo(path)
 
 
 def _overview(builds: list[Path], *, runtime: str | None, file_format: str, as_json: bool) -> None:

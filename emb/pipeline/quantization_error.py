@@ -22,6 +22,7 @@ from emb.errors import ExportError, ModelError
 from emb.graph import files
 from emb.graph.model import ABSENT, Graph, constants
 from emb.pipeline.engine import keras_on_tensorflow
+from emb.pipeline.json_files import write_json
 from emb.pipeline.model_files import ModelFiles, build_of, names_of_layers, of_build, of_model
 from emb.pipeline.output import directory_for
 from emb.pipeline.recipes import load_recipe
@@ -30,7 +31,9 @@ from emb.quantize import keep_float, layer_errors, simulate_except
 from emb.runtimes import open_runtime
 from emb.spec.contract import Pixels
 from emb.spec.dataset import Dataset
+from emb.store import explained
 
+KEPT = "quantization-error.json"
 IMAGES = 256
 LAYERS = 8
 
@@ -152,6 +155,16 @@ def quantization_error(
             simulated_accuracy=_simulated(found, [False] * len(names), judge, Path(folder)),
             layers=tuple(spared.get(row.layer, row) for row in rows),
         )
+
+
+def keep(found: QuantizationError, build: Path) -> Path:
+    """Write it into the build's directory, where `emb report` shows it. Raises StoreError."""
+    path = build / KEPT
+    with explained("write", path):
+        fresh = path.with_name(f".{KEPT}.new")
+        write_json(fresh, found.to_json())
+        fresh.replace(path)
+    return path
 
 
 def _loss(row: LayerLoss) -> float:

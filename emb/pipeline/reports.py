@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from emb.errors import ModelError, SpecError
@@ -14,6 +15,7 @@ from emb.spec.overview import BuildSummary, Change, Entry, Limits, Regressions, 
 from emb.spec.report import DataSummary, Row
 
 REPORT = "report.json"
+BOARDS = "boards"
 _BUILDS = Path("builds")
 
 
@@ -23,7 +25,7 @@ def overview(builds: Sequence[Path], *, runtime: str | None = None) -> tuple[Sec
     builds: directories, or names in builds/; all of builds/ by default.  runtime: that alone.
     Raises ModelError for what is no build and where there is none, SpecError for a runtime that nothing ran on.
     """
-    summaries = [read_build(build) for build in builds or _all_builds()]
+    summaries = [read_build(build) for build in builds or all_builds()]
     known = sorted({row.runtime for summary in summaries for row in summary.rows})
     if runtime is not None and runtime not in known:
         raise SpecError(f"no build was measured on {runtime!r}", fix=nearest(runtime, known))
@@ -35,21 +37,26 @@ def overview(builds: Sequence[Path], *, runtime: str | None = None) -> tuple[Sec
 
 def _entries(builds: Sequence[BuildSummary], *, runtime: str | None) -> tuple[Entry, ...]:
     listed = [
-        (build, row)
+        (build.directory, device, machine, row)
         for build in builds
-        for row in build.rows
-        if row.mode == "default" and runtime in (None, row.runtime)
+        for device, machine, row in (*(("", build.machine, row) for row in build.rows), *build.board_rows)
+        if (row.mode == "default" or device) and runtime in (None, row.runtime)
     ]
-    gains = [row.accuracy for _, row in listed]
-    smallest = frontier([row.bytes for _, row in listed], gains)
+    rows = [row for *_, row in listed]
+    machines = [machine for _, _, machine, _ in listed]
+    gains = [row.accuracy for row in rows]
+    smallest = frontier([row.bytes for row in rows], gains)
     fastest = [False] * len(listed)
-    for machine in {build.machine for build, _ in listed}:
+    for machine in set(machines):
         # Times of two machines are not compared.
-        times = [row.latency.median_us if row.latency and build.machine == machine else None for build, row in listed]
+        times = [
+            row.latency.median_us if row.latency and own == machine else None
+            for own, row in zip(machines, rows, strict=True)
+        ]
         fastest = [one or other for one, other in zip(fastest, frontier(times, gains), strict=True)]
     return tuple(
-        Entry(build=build.directory, machine=build.machine, row=row, smallest=small, fastest=fast)
-        for (build, row), small, fast in zip(listed, smallest, fastest, strict=True)
+        Entry(build=build, machine=machine, device=device, row=row, smallest=small, fastest=fast)
+        for (build, device, machine, row), small, fast in zip(listed, smallest, fastest, strict=True)
     )
 
 
@@ -68,10 +75,11 @@ def regressions(old: Path, new: Path, *, limits: Limits) -> Regressions:
 
 
 def _described(data: DataSummary) -> str:
-    return f"{data.test_images:,} test images of {data.name} (sha256 {data.digest[:12]}…)"
+    return f"{data.judges} (sha256 {data.digest[:12]}…)"
 
 
-def _all_builds() -> list[Path]:
+def all_builds() -> list[Path]:
+    """The directories in builds/ that hold a build. Raises ModelError if there is none."""
     found = sorted(path.parent for path in _BUILDS.glob(f"*/{REPORT}"))
     if not found:
         raise ModelError(
@@ -82,25 +90,45 @@ def _all_builds() -> list[Path]:
     return found
 
 
-def read_build(build: Path) -> BuildSummary:
-    """What a build's report says. Raises ModelError if it is none, or is damaged."""
+def directory_of(build: Path) -> Path:
+    """Where a build lies: a directory, or a name in builds/. Raises ModelError if it is none."""
     directory = located(build)
-    path = directory / REPORT
-    if not path.is_file():
+    if not (directory / REPORT).is_file():
         names = sorted(found.parent.name for found in _BUILDS.glob(f"*/{REPORT}"))
         raise ModelError(
             f"{build} is no build",
             why=f"it holds no {REPORT}" if directory.is_dir() else "there is no such directory, here or in builds/",
             fix=nearest(str(build), names) if names else "build one: emb build lenet",
         )
+    return directory
+
+
+def _board_rows(folder: Path, *, images: str) -> Iterator[tuple[str, str, Row]]:
+    """What `emb bench --host` kept. images: what the build's own accuracy is over."""
+    for path in sorted(folder.glob("*.json")):
+        document = read_json(path)
+        for row in map(Row.from_json, document["rows"]):
+            threads = row.latency.threads if row.latency else 1
+            machine = document["machine"] + (f", {threads} threads" if threads > 1 else "")
+            if document["images"] != images:
+                row = replace(row, accuracy=None, accuracy_low=None, accuracy_high=None)
+            yield document["device"], machine, row
+
+
+def read_build(build: Path) -> BuildSummary:
+    """What a build's report says. Raises ModelError if it is none, or is damaged."""
+    directory = directory_of(build)
+    path = directory / REPORT
     try:
         document = read_json(path)
+        data = DataSummary(**document["data"])
         return BuildSummary(
             directory=directory.name if directory.parent == _BUILDS else str(directory),
             recipe=document["recipe"],
-            data=DataSummary(**document["data"]),
+            data=data,
             machine=document.get("machine", ""),
             rows=tuple(Row.from_json(row) for row in document["rows"]),
+            board_rows=tuple(_board_rows(directory / BOARDS, images=data.judges)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is damaged", why=str(error), fix="build the model again") from error

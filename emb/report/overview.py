@@ -28,6 +28,8 @@ def entry_cells(entry: Entry) -> tuple[str, ...]:
     shown = dict(zip(ROW_HEADERS, cells(entry.row), strict=True))
     on = [name for name, is_on in (("size", entry.smallest), ("time", entry.fastest)) if is_on]
     names = ("format", "scheme", "runtime", "bytes", "accuracy %", "95 %", "median µs")
+    if entry.device:
+        shown["runtime"] += f" on {entry.device}"
     return (entry.build, *(shown[name] for name in names), ", ".join(on))
 
 
@@ -46,11 +48,6 @@ def change_cells(change: Change) -> tuple[str, ...]:
         ABSENT if change.growth is None else f"{change.growth:+.2f}",
         *(one["median µs"] for one in both),
     )
-
-
-def headline(section: Section) -> str:
-    """Which images the builds of a section were judged by."""
-    return f"{section.data.test_images:,} test images of {section.data.name}"
 
 
 def section_notes(section: Section) -> list[str]:
@@ -75,7 +72,7 @@ def regression_notes(regressions: Regressions) -> list[str]:
         times = f"times measured on two machines, {old.machine} and {new.machine}: they say nothing of the models"
     else:
         times = "times of reports that do not both name their machine"
-    return [f"{new.directory} against {old.directory}; {new.data.test_images:,} test images of {new.data.name}", times]
+    return [f"{new.directory} against {old.directory}; {new.data.judges}", times]
 
 
 def render_sections(sections: Sequence[Section]) -> Group:
@@ -89,7 +86,7 @@ def render_sections(sections: Sequence[Section]) -> Group:
     for section in sections:
         rows = [entry_cells(entry) for entry in section.entries]
         parts += [
-            Text(headline(section), style="bold"),
+            Text(section.data.judges, style="bold"),
             Figures(headers=HEADERS, rows=rows, left_aligned=_LEFT_ALIGNED),
         ]
         parts += [Text(), *(Text(line, style="dim") for line in section_notes(section)), Text()]
@@ -118,7 +115,7 @@ def sections_markdown(sections: Sequence[Section]) -> str:
         rows = [entry_cells(entry) for entry in section.entries]
         notes = [f"- {line}" for line in section_notes(section)]
         parts.append(
-            "\n".join([f"## {headline(section)}", "", *markdown_table(HEADERS, rows, left=_LEFT_ALIGNED), "", *notes])
+            "\n".join([f"## {section.data.judges}", "", *markdown_table(HEADERS, rows, left=_LEFT_ALIGNED), "", *notes])
         )
     return "\n\n".join(parts) + "\n"
 
@@ -135,8 +132,20 @@ def regressions_markdown(regressions: Regressions) -> str:
 def sections_csv(sections: Sequence[Section]) -> str:
     """Raw figures, one line a file and runtime: shares in [0, 1], bytes, microseconds."""
     stream = io.StringIO()
-    fields = ("data", "build", "file", "format", "scheme", "runtime", "bytes", "gzip_bytes", "parameters", "macs")
-    fields += ("accuracy", "accuracy_low", "accuracy_high", "median_us", "p90_us", "machine", "source")
+    fields = ("data", "build", "device", "file", "format", "scheme", "runtime")
+    fields += (
+        "bytes",
+        "gzip_bytes",
+        "parameters",
+        "macs",
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "median_us",
+        "p90_us",
+        "machine",
+        "source",
+    )
     fields += ("on_size_frontier", "on_latency_frontier")
     writer = csv.DictWriter(stream, fields, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -144,5 +153,13 @@ def sections_csv(sections: Sequence[Section]) -> str:
         for entry in section.entries:
             line = entry.to_json()
             times = line["latency_us"] or {"median": None, "p90": None}
-            writer.writerow({**line, "data": section.data.name, "median_us": times["median"], "p90_us": times["p90"]})
+            writer.writerow(
+                {
+                    **line,
+                    "data": section.data.name,
+                    "device": entry.device,
+                    "median_us": times["median"],
+                    "p90_us": times["p90"],
+                }
+            )
     return stream.getvalue()

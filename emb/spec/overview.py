@@ -11,25 +11,32 @@ from emb.spec.report import DataSummary, Row
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSummary:
-    """A build's report. machine: what its times were measured on, "" in reports that do not say it."""
+    """A build's report. machine: what its times were measured on, "" in reports that do not say it.
+
+    board_rows: (device, machine, row) of what was measured on boards since; accuracy is None where it is over fewer
+    images than the build's own.
+    """
 
     directory: str
     recipe: str
     data: DataSummary
     machine: str
     rows: tuple[Row, ...]
+    board_rows: tuple[tuple[str, str, Row], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One file of a build on one runtime.
+    """One file of a build on one runtime. machine: what it was timed on, and on how many threads if more than one.
 
+    device: the board's name; "" for what was measured where it was built.
     smallest, fastest: no other entry of the same test images is at least as accurate and smaller, or faster on the same
     machine: it lies on the frontier.
     """
 
     build: str
     machine: str
+    device: str
     row: Row
     smallest: bool
     fastest: bool
@@ -38,6 +45,7 @@ class Entry:
         return {
             "build": self.build,
             "machine": self.machine,
+            "device": self.device or None,
             **self.row.to_json(),
             "on_size_frontier": self.smallest,
             "on_latency_frontier": self.fastest,

@@ -198,3 +198,41 @@ def test_no_build_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="there is no build to report on"):
         overview([])
+
+
+def board(folder: Path, device: str, rows: list[dict[str, Any]], *, images: str = "200 test images of digits") -> None:
+    """What `emb bench --host` keeps, as far as a report reads it."""
+    folder.mkdir(exist_ok=True)
+    document = {"device": device, "machine": "Pi 4 (4 cores)", "images": images, "rows": rows}
+    (folder / f"{device}.json").write_text(json.dumps(document))
+
+
+def test_what_boards_measured_stands_beside_it(tmp_path: Path) -> None:
+    build = write(tmp_path, "net", [row(median_us=20.0)])
+    fast = row(median_us=30.0, mode="reference", source="measured on pi4")
+    fast["latency_us"]["threads"] = 4
+    board(build / "boards", "pi4", [row(median_us=80.0, source="measured on pi4"), fast])
+    board(build / "boards", "other", [row(median_us=5.0)], images="50 of 200 test images of digits")
+    (section,) = overview([build])
+    found = [(one.device, one.machine, one.row.accuracy, one.smallest, one.fastest) for one in section.entries]
+    assert found == [
+        ("", MACHINE, 0.95, True, True),
+        ("other", "Pi 4 (4 cores)", None, False, False),
+        ("pi4", "Pi 4 (4 cores)", 0.95, True, True),
+        ("pi4", "Pi 4 (4 cores), 4 threads", 0.95, True, True),
+    ]
+    assert [entry_cells(one)[3] for one in section.entries][2:] == ["litert on pi4", "litert (reference) on pi4"]
+    assert [line["device"] for line in csv.DictReader(io.StringIO(sections_csv([section])))] == [
+        "",
+        "other",
+        "pi4",
+        "pi4",
+    ]
+
+
+def test_a_damaged_board_report_is_named(tmp_path: Path) -> None:
+    build = write(tmp_path, "net", [row()])
+    board(build / "boards", "pi4", [])
+    (build / "boards/pi4.json").write_text("{}")
+    with pytest.raises(ModelError, match="is damaged"):
+        read_build(build)
