@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: lenet test test-fast test-family test-board board board-stop check golden docs bench bench-peers lock clean help
+.PHONY: lenet test test-fast test-family test-board board board-stop check golden docs screenshots bench bench-peers lock clean help
 
 help:
 	@echo "make lenet      set up .venv and build an int8 LeNet on the embedded data"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-board   deploys to an emulated arm64 board and breaks them off (hours; QEMU, see docs/how-to/emulated-board.md)"
 	@echo "make board      make and boot the emulated board; make board-stop ends it"
 	@echo "make check      ruff, mypy, import contracts, help texts in the docs"
+	@echo "make screenshots  the pictures of the docs, with Chromium"
 	@echo "make golden     rewrite the golden files and the generated parts of the docs"
 	@echo "make docs       build the documentation into site/, offline"
 	@echo "make bench      measure the tables of benchmarks/README.md (hours; needs MNIST in EMB_DATA_DIR)"
@@ -52,6 +53,9 @@ check: .venv/dev
 golden: .venv/dev
 	EMB_REWRITE_GOLDEN=1 $(BIN)/pytest -m golden
 	$(BIN)/python docs/generate.py
+
+screenshots: .venv/dev
+	$(BIN)/python docs/screenshots.py
 
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

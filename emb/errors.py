@@ -29,6 +29,10 @@ class EmbError(Exception):
         self.why = why
         self.fix = fix
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Goes from one process to another whole: an exception would leave behind what is no positional argument."""
+        return (_made, (type(self), self.what, self.why, self.fix))
+
     def __str__(self) -> str:
         lines = [self.what]
         if self.why:
@@ -36,6 +40,10 @@ class EmbError(Exception):
         if self.fix:
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
+
+
+def _made(kind: type[EmbError], what: str, why: str, fix: str) -> EmbError:
+    return kind(what, why=why, fix=fix)
 
 
 class SpecError(EmbError):

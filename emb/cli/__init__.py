@@ -19,6 +19,7 @@ from emb.cli import (
     recipes,
     report,
     run,
+    sweep,
     targets,
     train,
     version,
@@ -53,6 +54,7 @@ app.command("build")(build.build)
 app.command("train")(train.train)
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
+app.command("sweep")(sweep.sweep)
 app.command("report")(report.report)
 app.command("check")(check.check)
 app.command("deploy")(deploy.deploy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Display
     from rich.progress import TaskID
 
+    from emb.errors import EmbError
     from emb.train import Progress
 
 
@@ -100,3 +102,52 @@ class Bars:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}"
+
+
+class Trials:
+    """A pipeline.sweep.SweepListener: a bar for each trial at work on a terminal, a line for each end elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self._console = Console(stderr=True)
+        self._display = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._count = self._ended = 0
+
+    def __enter__(self) -> Self:
+        self._display.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._display.stop()
+
+    def planned(self, names: Sequence[str], processes: int) -> None:
+        self._count = len(names)
+        self._tell(f"{len(names)} trials, {processes} at a time")
+
+    def goes_on(self, name: str, stage: str, share: float | None) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._display.add_task(name, total=None, detail="")
+        total = None if share is None else 1.0
+        self._display.update(self._tasks[name], total=total, completed=share or 0, detail=stage)
+
+    def has_ended(self, name: str, error: EmbError | None) -> None:
+        self._ended += 1
+        if task := self._tasks.pop(name, None):
+            self._display.remove_task(task)
+        self._tell(f"{self._ended}/{self._count}  {name}" + (f": {error.what}" if error else ""))
+
+    def timing(self, name: str) -> None:
+        self._tell(f"timing  {name}")
+
+    def _tell(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)

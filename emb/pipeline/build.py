@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from emb.pipeline.digests import digest_of_path
 from emb.pipeline.edgetpu import in_forms
 from emb.pipeline.engine import Engine, choose_engine, keras_on_tensorflow
 from emb.pipeline.json_files import read_json, write_json
-from emb.pipeline.plan import Plan, plan
+from emb.pipeline.plan import TIMED, Plan, plan
 from emb.pipeline.recipes import load_target
 from emb.pipeline.request import data_request, resolve
 from emb.pipeline.rows import assemble
@@ -38,6 +38,24 @@ class Prepared:
     context: Context
     store: Store
     data_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What `build` takes, as a value that can go to another process."""
+
+    recipe: str | Path
+    data: str | Path | None = None
+    data_dir: Path | None = None
+    trust_model: bool = False
+    output_directory: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    assignments: tuple[str, ...] = ()
+    backend: str | None = None
+    devices: int | str | None = None
+    target: str | None = None
+    force: bool = False
+    forms: bool = False
 
 
 def build(
@@ -70,15 +88,27 @@ def build(
     What fails for one file on one runtime stands in `errors` of the report; everything else raises EmbError,
     and nothing is written then.
     """
-    wanted = resolve(str(recipe), data=data, overrides=overrides, assignments=assignments)
-    directory = output.directory_for(wanted, output_directory)
-    aim = _aim_at(target, force=force, forms=forms)
-    wanted, taken = in_forms(wanted, aim.target) if aim and forms else (wanted, {})
-    wanted = targeting.with_lanes(wanted, aim.target) if aim else wanted
-    engine = engine_for(wanted, backend=backend, devices=devices)
+    order = Order(
+        recipe=recipe,
+        data=data,
+        data_dir=data_dir,
+        trust_model=trust_model,
+        output_directory=output_directory,
+        overrides=overrides or {},
+        assignments=tuple(assignments),
+        backend=backend,
+        devices=devices,
+        target=target,
+        force=force,
+        forms=forms,
+    )
+    return build_order(order, listener=listener)
+
+
+def build_order(order: Order, *, listener: Listener | None = None) -> Report:
+    """`build` of an order."""
     with keras_on_tensorflow():
-        output.require_replaceable(directory)
-        ready = prepare(wanted, engine, data_dir=data_dir, trust_model=trust_model, listener=listener, aim=aim)
+        directory, taken, ready = _ready(order, listener)
         done, failures = run(ready)
         report = assemble(
             ready.plan, done, failures, recipe=ready.recipe, data_digest=ready.data_digest, directory=directory
@@ -86,6 +116,27 @@ def build(
         report = replace(report, notes=(*report.notes, *_forms_note(taken)))
         output.write(report, ready.plan, done, recipe=ready.recipe)
     return report
+
+
+def build_untimed(order: Order, *, listener: Listener | None = None) -> None:
+    """Everything of a build into the store but what a busy machine would spoil, the times. Writes no directory."""
+    with keras_on_tensorflow():
+        _, _, ready = _ready(order, listener)
+        stages = tuple(stage for stage in ready.plan.stages if stage.group != TIMED)
+        run(replace(ready, plan=replace(ready.plan, stages=stages)))
+
+
+def _ready(order: Order, listener: Listener | None) -> tuple[Path, Mapping[str, str], Prepared]:
+    """(where the build goes, the forms that were taken, what its stages need)."""
+    wanted = resolve(str(order.recipe), data=order.data, overrides=order.overrides, assignments=order.assignments)
+    directory = output.directory_for(wanted, order.output_directory)
+    aim = _aim_at(order.target, force=order.force, forms=order.forms)
+    wanted, taken = in_forms(wanted, aim.target) if aim and order.forms else (wanted, {})
+    wanted = targeting.with_lanes(wanted, aim.target) if aim else wanted
+    engine = engine_for(wanted, backend=order.backend, devices=order.devices)
+    output.require_replaceable(directory)
+    ready = prepare(wanted, engine, data_dir=order.data_dir, trust_model=order.trust_model, listener=listener, aim=aim)
+    return directory, taken, ready
 
 
 def _forms_note(taken: Mapping[str, str]) -> tuple[str, ...]:

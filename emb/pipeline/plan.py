@@ -16,6 +16,9 @@ from emb.pipeline.targeting import Aim, Deployment
 from emb.spec.recipe import Recipe
 from emb.spec.scheme import Scheme
 
+TIMED = "measure"
+"""The group of stages that take times, which other work on the machine would spoil."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRow:
@@ -248,5 +251,5 @@ def _schemes_of(file_format: Format) -> list[str]:
 
 def _in_order(made: dict[str, Stage]) -> list[Stage]:
     """Exports, then checks, then what runs the files; latency last, when nothing else works any more."""
-    groups = ["qat", "repair", "export", "quantize", "compile", "check", "verify", "measure"]
+    groups = ["qat", "repair", "export", "quantize", "compile", "check", "verify", TIMED]
     return sorted(made.values(), key=lambda stage: groups.index(stage.group))

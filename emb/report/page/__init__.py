@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +38,7 @@ def render(page: Page, *, script: str) -> str:
         page=page,
         x_axes=X_AXES,
         y_axes=Y_AXES,
-        data=json.dumps(_data(page), separators=(",", ":")).replace("<", "\\u003C"),
+        data=json.dumps(_data(page), separators=(",", ":"), allow_nan=False).replace("<", "\\u003C"),
         libraries=_in_script(script),
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         behaviour=_in_script((_HERE / "page.js").read_text(encoding="utf-8")),
@@ -139,5 +140,5 @@ def _build(build: BuildDetails) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Five digits are more than a curve shows."""
-    return None if value is None else float(f"{value:.5g}")
+    """Five digits are more than a curve shows; a training that went astray has gaps."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")

@@ -1,0 +1,117 @@
+"""emb sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from emb.cli.options import (
+    Assignments,
+    BatchSize,
+    Data,
+    DataDirectory,
+    Distill,
+    Epochs,
+    Json,
+    PruneEpochs,
+    complete_recipe,
+)
+
+if TYPE_CHECKING:
+    from emb.spec.sweep import Grid
+
+
+def sweep(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A recipe's name or a recipe file (.toml).", autocompletion=complete_recipe
+        ),
+    ],
+    quantize: Annotated[
+        str | None, typer.Option(metavar="SCHEMES", help="As for emb build; all of them from each training.")
+    ] = None,
+    prune: Annotated[
+        str | None, typer.Option(metavar="METHOD:GOAL,...", help="Prunings to try: none,channels:0.3,channels:0.5.")
+    ] = None,
+    width: Annotated[
+        str | None, typer.Option(metavar="FACTOR,...", help="Widths of the network to try: 0.5,1.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Build each with so many seeds.")] = 1,
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Targets to build for: rpi4,coral-usb-rpi4,host.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Trials at a time; one for each core by default, as far as memory goes."),
+    ] = None,
+    data: Data = None,
+    data_dir: DataDirectory = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    prune_epochs: PruneEpochs = None,
+    distill: Distill = False,
+    assignments: Assignments = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the builds go; sweeps/<recipe> by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build every combination, and show which are on the frontier of accuracy against size and time.
+
+    What trials share is done once. Interrupted, it goes on where it was when it is run again. Times are taken at the
+    end, one after the other, when nothing else runs.
+    """
+    from emb.cli.output import print_json, stdout
+    from emb.cli.progress import Trials
+    from emb.pipeline.sweep import sweep as run_sweep
+
+    grid = _grid(width=width, prune=prune, target=target, seeds=seeds)
+    with Trials() as trials:
+        report = run_sweep(
+            recipe,
+            grid,
+            listener=trials,
+            output_directory=output,
+            processes=jobs,
+            data=data,
+            data_dir=data_dir,
+            overrides={
+                "quantize.schemes": quantize,
+                "train.epochs": epochs,
+                "train.batch_size": batch_size,
+                "prune.epochs": prune_epochs,
+                "prune.distill": distill or None,
+            },
+            assignments=assignments or (),
+        )
+    if as_json:
+        print_json(report.to_json())
+    else:
+        from emb.report.sweep import render
+
+        stdout().print(render(report))
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def _grid(*, width: str | None, prune: str | None, target: str | None, seeds: int) -> Grid:
+    from emb.errors import SpecError
+    from emb.spec.sweep import Grid
+
+    try:
+        widths = tuple(map(float, _parts(width))) or (None,)
+    except ValueError:
+        raise SpecError(
+            f"--width {width!r} is no list of numbers", fix="separate them by commas: --width 0.5,1"
+        ) from None
+    try:
+        return Grid(widths=widths, prunings=_parts(prune) or (None,), targets=_parts(target) or (None,), seeds=seeds)
+    except ValueError as error:
+        raise SpecError(f"the sweep cannot be: {error}") from error
+
+
+def _parts(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
