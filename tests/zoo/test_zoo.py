@@ -154,6 +154,8 @@ def test_width_that_leaves_nothing_is_refused(name):
         ("lenet", {}, 61_706),
         ("lenet", {"activation": "tanh", "pooling": "average"}, 61_706),
         ("lenet", {"variant": "caffe"}, 431_080),
+        # 3 and 8 maps, 60 and 42 units: 78 + 608 + 12,060 + 2,562 + 430.
+        ("lenet", {"width": 0.5}, 15_738),
         ("mnist-cnn", {}, 289_630),
         ("mnist-cnn", {"kernels": 4, "units": 10}, 4 * 26 + (12 * 12 * 4 + 1) * 10 + 110),
     ],
@@ -216,11 +218,11 @@ def test_all_wrong_arguments_are_named_at_once():
         check_arguments("lenet", {"varient": "caffe", "activation": "rleu", "classes": 3})
     assert str(caught.value) == (
         "the model 'lenet' cannot be built with these arguments\n"
-        "  why: varient is unknown; did you mean 'variant'? known: activation, pooling, variant\n"
+        "  why: varient is unknown; did you mean 'variant'? known: activation, pooling, variant, width\n"
         "       activation cannot be 'rleu'; did you mean 'relu'? known: relu, tanh\n"
         "       classes follows from the data and the recipe's [input]\n"
         "  fix: correct [model.arguments]; lenet takes variant ('lenet5', 'caffe'), activation ('relu', 'tanh'), "
-        "pooling ('max', 'average')"
+        "pooling ('max', 'average'), width (float)"
     )
 
 
