@@ -22,8 +22,8 @@ from machine import HOST, Machine
 
 POINTS = int(os.environ.get("EMB_BOARD_POINTS", "20"))
 PADDING_BYTES = 4_000_000
-# The look and the program that runs on the board come before the files.
-LEAST_BYTES, MOST_BYTES = 2_000, PADDING_BYTES + 60_000
+# The look and the program that runs on the board come before the files, of which the padding alone is so many.
+LEAST_BYTES, MOST_BYTES = 2_000, PADDING_BYTES
 STEPS = ("copying", "checking the copy", "self-test")
 points = pytest.mark.parametrize("point", range(POINTS))
 
@@ -42,6 +42,7 @@ class Case:
         self.new = next(bundle for bundle in bundles if bundle.answers != answers)
         padding = random.Random(self.before).randbytes(PADDING_BYTES)
         self.wanted = self.new.variant(tmp / "wanted", files={"padding.bin": padding})
+        self.struck: threading.Event | None = None
 
     def deploy(self) -> None:
         """Begin the deploy that is to be broken off."""
@@ -61,10 +62,16 @@ class Case:
 
     def strike(self, point: int, action: Callable[[], None]) -> None:
         """Deploy, and call `action` at one of `POINTS` points: two thirds in bytes, the rest after the copy."""
+        self.struck = struck = threading.Event()
+
+        def strike() -> None:
+            struck.set()
+            action()
+
         in_bytes = max(1, POINTS * 2 // 3)
         if point < in_bytes:
             share = point / max(1, in_bytes - 1)
-            self.cable.act_at(int(LEAST_BYTES + share * (MOST_BYTES - LEAST_BYTES)), action)
+            self.cable.act_at(int(LEAST_BYTES + share * (MOST_BYTES - LEAST_BYTES)), strike)
             self.deploy()
         else:
             self.deploy()
@@ -73,14 +80,15 @@ class Case:
             while not self.steps[step].wait(0.05) and self.process.poll() is None:
                 pass
             time.sleep(0.4 * (late // 2))
-            action()
+            strike()
 
     def wait(self) -> int:
-        """Until emb has ended; its exit code."""
+        """Until emb has ended; its exit code. What was to strike has struck."""
         code = self.process.wait(timeout=600)
         self._listener.join(timeout=10)
         self.process.stdout.close()
         self.process.stderr.close()
+        assert self.struck is None or self.struck.is_set()
         return code
 
     def old_still_answers(self) -> None:
@@ -158,7 +166,7 @@ def test_board_rebooted(case: Case, point: int):
 def test_file_corrupted_on_the_way(case: Case, point: int):
     """A byte changes on the board, between the network and the check."""
     half = LEAST_BYTES + MOST_BYTES // 2
-    at = half + point * (MOST_BYTES - half) // POINTS - 60_000
+    at = half + point * (MOST_BYTES - half) // POINTS
     damage = f"printf X | dd of=$(echo emb/{NAME}/releases/*.partial/bundle/padding.bin) bs=1 seek={point} conv=notrunc"
     struck = []
     case.cable.act_at(at, lambda: struck.append(case.board.ssh(damage).returncode))
