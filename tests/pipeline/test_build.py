@@ -28,6 +28,8 @@ ROW_KEYS = [
     "accuracy",
     "accuracy_low",
     "accuracy_high",
+    "top5",
+    "expected_calibration_error",
     "agreement",
     "latency_us",
     "peak_memory_bytes",

@@ -14,10 +14,10 @@ from emb.zoo import ZOO
 
 pytestmark = pytest.mark.slow
 
-# One of each builder, but for Inception-v4, which takes minutes; `make test-family` builds the others.
+# One of each builder, but for the later Inceptions, which take minutes; `make test-family` builds the others.
 IN_CI = {
-    "alexnet-cifar10", "densenet-cifar10", "googlenet", "inception-v2-cifar10", "inception-v3-cifar10",
-    "lenet", "mlp-deep", "mnist-best", "mnist-cnn", "overfeat-cifar10", "resnet18", "resnet20-cifar10", "vgg16",
+    "alexnet-cifar10", "densenet-cifar10", "googlenet", "lenet", "mlp-deep", "mnist-best", "mnist-cnn",
+    "overfeat-cifar10", "resnet18", "resnet20-cifar10", "vgg16",
 }  # fmt: skip
 
 # Eight epochs teach most of them enough. A network that guesses changes its guess with every rounding, so that these
@@ -80,11 +80,16 @@ BRIEFLY = {
 def test_ci_builds_a_recipe_of_every_builder():
     assert set(recipe_names()) >= IN_CI
     built = {load_recipe(name).model.builder for name in IN_CI}
-    assert built == set(ZOO.names()) - {"inception-v4"}
+    assert built == set(ZOO.names()) - {"inception-v2", "inception-v3", "inception-v4"}
 
 
 def _narrow(builder):
-    """A quarter of the width; no dropout, with which deep networks without normalization need longer to begin."""
+    """A quarter of the width; no dropout, with which deep networks without normalization need longer to begin.
+
+    LeNet is narrow as it is.
+    """
+    if builder == "lenet":
+        return {}
     wanted = {"width": 0.25, "dropout": 0.0}
     known = signature(ZOO.get(builder).build).parameters
     return {f"model.arguments.{name}": value for name, value in wanted.items() if name in known}

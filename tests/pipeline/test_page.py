@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
@@ -25,10 +26,10 @@ QUIET = ("--disable-background-networking", "--disable-component-update", "--dis
 
 @pytest.fixture(scope="module")
 def builds(emb: Any, built: dict[str, Any]) -> tuple[str, str]:
-    """The shared build, and a pruned one with the error of each layer."""
-    emb.run("build", "lenet", "--quantize", "int8", "--prune", "channels:0.5", "--epochs", "6", "--output", "pruned")
-    emb.run("inspect", "pruned", "--quantization-error", "--layers", "0")
-    return "built", "pruned"
+    """The shared build, and one of the same training with other ranges and with the error of each layer."""
+    emb.run("build", "lenet", "--quantize", "int8", "--calibration", "40", "--epochs", "6", "--output", "other")
+    emb.run("inspect", "other", "--quantization-error", "--layers", "0")
+    return "built", "other"
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +81,16 @@ def test_the_page_needs_nothing_and_stays_small(page: Path) -> None:
 
 def test_details_of_a_build(emb: Any, page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    kept = json.loads((emb.home / "pruned/quantization-error.json").read_text())
+    kept = json.loads((emb.home / "other/quantization-error.json").read_text())
     assert "What int8 does to each layer" in text
     for layer in kept["layers"]:
         assert f'<th scope="row">{layer["layer"]}</th>' in text
-    classes = json.loads((emb.home / "pruned/classes.json").read_text())
+    classes = json.loads((emb.home / "other/classes.json").read_text())
     assert len(classes["mistakes"]["pictures"]) >= 1
     for picture in classes["mistakes"]["pictures"]:
         assert f'alt="Test image {picture["image"]}"' in text
-        assert (emb.home / "pruned" / picture["picture"]).is_file()
-    manifest = json.loads((emb.home / "pruned/manifest.json").read_text())
+        assert (emb.home / "other" / picture["picture"]).is_file()
+    manifest = json.loads((emb.home / "other/manifest.json").read_text())
     assert manifest["files"]["lenet-int8.tflite"] in text
 
 
@@ -106,21 +107,24 @@ def test_confusions_count_every_image(emb: Any, built: dict[str, Any]) -> None:
         assert 0 <= row["expected_calibration_error"] <= 1
 
 
-def test_names_from_outside_are_text(emb: Any, builds: tuple[str, str]) -> None:
+EVIL = "</script><img src=x onerror=alert(1)><!--"
+
+
+@pytest.fixture(scope="module")
+def evil(emb: Any, builds: tuple[str, str]) -> Path:
     """Class names come from a folder's directories, and may hold anything."""
-    evil = "</script><img src=x onerror=alert(1)><!--"
-    shutil.copytree(emb.home / "pruned", emb.home / "evil")
+    shutil.copytree(emb.home / "other", emb.home / "evil")
     contract = json.loads((emb.home / "evil/contract.json").read_text())
-    contract["labels"] = [f"{evil}{label}" for label in contract["labels"]]
+    contract["labels"] = [f"{EVIL}{label}" for label in contract["labels"]]
     (emb.home / "evil/contract.json").write_text(json.dumps(contract))
     emb.run("report", "evil", "--format", "html", "--output", "evil.html")
-    text = (emb.home / "evil.html").read_text(encoding="utf-8")
-    assert evil not in text
+    return emb.home / "evil.html"
+
+
+def test_names_from_outside_are_text(evil: Path) -> None:
+    text = evil.read_text(encoding="utf-8")
+    assert EVIL not in text
     assert text.count("</script>") == 3
-    if CHROMIUM:
-        with opened(emb.home / "evil.html") as seen:
-            assert seen.page.locator("img[src=x]").count() == 0
-            seen.require_quiet()
 
 
 def test_a_page_of_many_builds_leaves_pictures_out(emb: Any, builds: tuple[str, str]) -> None:
@@ -130,7 +134,7 @@ def test_a_page_of_many_builds_leaves_pictures_out(emb: Any, builds: tuple[str, 
     names = []
     for number in range(24):
         names.append(f"many-{number}")
-        shutil.copytree(emb.home / "pruned", emb.home / names[-1])
+        shutil.copytree(emb.home / "other", emb.home / names[-1])
         for place, path in enumerate(sorted((emb.home / names[-1] / "mistakes").iterdir())):
             rng = np.random.default_rng((number, place))
             Image.fromarray(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(path)
@@ -171,35 +175,34 @@ class Seen:
         assert [url for url in self.requests if not url.startswith("data:")] == self.requests[:1]
 
 
-class opened:  # noqa: N801  # reads as a sentence: with opened(path) as seen
-    """The page in Chromium, drawn. width: of the window."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
 
-    def __init__(self, path: Path, *, width: int = 1200, colours: str = "light") -> None:
-        self.path, self.width, self.colours = path, width, colours
+    sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *sandbox])
+        yield started
+        started.close()
 
-    def __enter__(self) -> Seen:
-        from playwright.sync_api import sync_playwright
 
-        self._playwright = sync_playwright().start()
-        sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
-        self._browser = self._playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *sandbox])
-        page = self._browser.new_page(viewport={"width": self.width, "height": 900}, color_scheme=self.colours)
-        seen = Seen(page)
-        page.on("console", lambda message: seen.said.append(message.text))
-        page.on("pageerror", lambda error: seen.said.append(str(error)))
-        page.on("request", lambda request: seen.requests.append(request.url))
-        page.goto(self.path.as_uri())
-        page.wait_for_selector("html[data-drawn]", state="attached")
-        return seen
-
-    def __exit__(self, *_: object) -> None:
-        self._browser.close()
-        self._playwright.stop()
+@contextmanager
+def opened(browser: Any, path: Path, *, width: int = 1200, colours: str = "light") -> Iterator[Seen]:
+    """The page in a window of its own, drawn."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colours)
+    seen = Seen(page)
+    page.on("console", lambda message: seen.said.append(message.text))
+    page.on("pageerror", lambda error: seen.said.append(str(error)))
+    page.on("request", lambda request: seen.requests.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-drawn]", state="attached")
+    yield seen
+    page.close()
 
 
 @pytest.fixture
-def seen(page: Path) -> Iterator[Seen]:
-    with opened(page) as open_page:
+def seen(browser: Any, page: Path) -> Iterator[Seen]:
+    with opened(browser, page) as open_page:
         yield open_page
 
 
@@ -217,6 +220,14 @@ def test_it_renders_quietly_and_asks_for_nothing(seen: Seen) -> None:
     assert seen.page.locator(".curves svg").count() == 2
     assert seen.page.locator(".confusion svg").count() == 2
     seen.require_quiet()
+
+
+@needs_browser
+@pytest.mark.browser
+def test_names_from_outside_run_nothing(browser: Any, evil: Path) -> None:
+    with opened(browser, evil) as seen:
+        assert seen.page.locator("img[src=x]").count() == 0
+        seen.require_quiet()
 
 
 @needs_browser
@@ -278,10 +289,10 @@ def test_the_keyboard_is_enough(seen: Seen) -> None:
 @needs_browser
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "colours"), [(1200, "light"), (1200, "dark"), (390, "light")])
-def test_axe_finds_no_serious_fault(page: Path, width: int, colours: str) -> None:
+def test_axe_finds_no_serious_fault(browser: Any, page: Path, width: int, colours: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    with opened(page, width=width, colours=colours) as seen:
+    with opened(browser, page, width=width, colours=colours) as seen:
         seen.page.locator("summary").last.click()
         seen.page.wait_for_selector("details[open] .confusion svg")
         faults = Axe().run(seen.page).response["violations"]
@@ -290,8 +301,8 @@ def test_axe_finds_no_serious_fault(page: Path, width: int, colours: str) -> Non
 
 @needs_browser
 @pytest.mark.browser
-def test_a_phone_scrolls_one_way_only(page: Path) -> None:
-    with opened(page, width=390) as seen:
+def test_a_phone_scrolls_one_way_only(browser: Any, page: Path) -> None:
+    with opened(browser, page, width=390) as seen:
         for summary in seen.page.locator("summary").all():
             summary.click()
         seen.page.wait_for_selector("details:last-of-type .confusion svg")
@@ -300,8 +311,8 @@ def test_a_phone_scrolls_one_way_only(page: Path) -> None:
 
 @needs_browser
 @pytest.mark.browser
-def test_print_shows_everything_on_white(page: Path) -> None:
-    with opened(page, colours="dark") as seen:
+def test_print_shows_everything_on_white(browser: Any, page: Path) -> None:
+    with opened(browser, page, colours="dark") as seen:
         seen.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
         seen.page.emulate_media(media="print")
         assert seen.page.locator("details:not([open])").count() == 0
