@@ -17,6 +17,24 @@ if TYPE_CHECKING:
     from emb.train import Progress
 
 
+def _display(console: Console) -> Display:
+    """Bars with a name before and a field `detail` behind them; nothing where `console` is no terminal."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[detail]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        # Rich would take over sys.stderr and print above the bar what the pipeline sends to its log.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
 class Bars:
     """A pipeline.stage.Listener.
 
@@ -41,19 +59,7 @@ class Bars:
 
     def stage_begins(self, name: str) -> None:
         if self._console.is_terminal:
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-            self._display = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[detail]}"),
-                console=self._console,
-                transient=True,
-                # Rich would take over sys.stderr and print above the bar what the pipeline sends to its log.
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
+            self._display = _display(self._console)
             self._task = self._display.add_task(name, total=None, detail="")
             self._display.start()
 
@@ -108,18 +114,8 @@ class Trials:
     """A pipeline.sweep.SweepListener: a bar for each trial at work on a terminal, a line for each end elsewhere."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
         self._console = Console(stderr=True)
-        self._display = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}"),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
+        self._display = _display(self._console)
         self._tasks: dict[str, TaskID] = {}
         self._count = self._ended = 0
 

@@ -97,7 +97,9 @@ def _totals(found: QuantizationError) -> list[str]:
 
 def _short(name: str) -> str:
     """The end of a name that belongs to no Keras layer, which tells operations apart."""
-    last = "/".join(name.split(";")[0].split("/")[-2:])
+    from emb.report.columns import short_operation
+
+    last = short_operation(name)
     return last if len(last) <= _NAME_WIDTH else "…" + last[1 - _NAME_WIDTH :]
 
 

@@ -17,6 +17,7 @@ from emb.errors import ModelError, RuntimeFailure, SpecError
 from emb.pipeline.bench import fixed_fields, images_for
 from emb.pipeline.bundle_source import SAME_BITS_EVERYWHERE, contract_of
 from emb.pipeline.deliverable import Deliverable, find_all
+from emb.pipeline.json_files import replace_text
 from emb.runtimes import RUNTIMES, open_runtime, to_input, to_scores
 from emb.spec.board import BoardMachine, BoardRun
 from emb.spec.contract import Pixels, TensorContract
@@ -96,9 +97,7 @@ def save(report: BoardReport, directory: Path) -> tuple[Path, Path]:
     with explained("write", directory):
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            fresh = directory / f".{name}.new"
-            fresh.write_text(text, encoding="utf-8")
-            fresh.replace(directory / name)
+            replace_text(directory / name, text)
     return directory / f"{stem}.json", directory / f"{stem}.md"
 
 

@@ -19,6 +19,13 @@ def replace_json(path: Path, value: Any) -> None:
     fresh.replace(path)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """The same with a text."""
+    fresh = path.with_name(f".{path.name}")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

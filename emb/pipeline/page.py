@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emb.errors import ModelError, StoreError
-from emb.pipeline.json_files import read_json
+from emb.pipeline.json_files import read_json, replace_text
 from emb.pipeline.judged import CLASSES
 from emb.pipeline.quantization_error import KEPT
 from emb.pipeline.reports import REPORT, all_builds, directory_of, overview, read_build
@@ -33,9 +33,7 @@ def write_page(builds: Sequence[Path], path: Path, *, runtime: str | None = None
     text = render(gather(builds, runtime=runtime), script=charts_script())
     with explained("write", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.new")
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
+        replace_text(path, text)
 
 
 def gather(builds: Sequence[Path], *, runtime: str | None = None) -> Page:
@@ -75,7 +73,11 @@ def charts_script() -> str:
 def _require_replaceable(path: Path) -> None:
     if path.is_dir():
         raise StoreError(f"{path} is a directory", fix="name a file with --output")
-    if path.exists() and f'content="{GENERATOR}' not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
+    if not path.exists():
+        return
+    with explained("read", path):
+        text = path.read_text(encoding="utf-8", errors="replace")
+    if f'content="{GENERATOR}' not in text[:1000]:
         raise StoreError(
             f"{path} holds something else than a report of emb",
             why="emb would replace the file",

@@ -22,7 +22,7 @@ from emb.errors import ExportError, ModelError
 from emb.graph import files
 from emb.graph.model import ABSENT, Graph, constants
 from emb.pipeline.engine import keras_on_tensorflow
-from emb.pipeline.json_files import write_json
+from emb.pipeline.json_files import replace_json
 from emb.pipeline.model_files import ModelFiles, build_of, names_of_layers, of_build, of_model
 from emb.pipeline.output import directory_for
 from emb.pipeline.recipes import load_recipe
@@ -161,9 +161,7 @@ def keep(found: QuantizationError, build: Path) -> Path:
     """Write it into the build's directory, where `emb report` shows it. Raises StoreError."""
     path = build / KEPT
     with explained("write", path):
-        fresh = path.with_name(f".{KEPT}.new")
-        write_json(fresh, found.to_json())
-        fresh.replace(path)
+        replace_json(path, found.to_json())
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,8 +28,8 @@ from emb.store import MANIFEST, directory_lock
 
 SWEEP = "sweep.json"
 PAGE = "report.html"
-# What a process takes while it trains and converts a network for CIFAR-sized images: at most 2.1 GiB were measured for
-# up to 30 M parameters (benchmarks/full_size.py).
+# Room for one process. ResNet-50, 26 M parameters at 224 pixels, peaked at 2.6 GiB when it was converted untrained
+# (benchmarks/full_size.py); what a training takes beside it was not measured.
 PROCESS_BYTES = 3 * 2**30
 
 
@@ -120,7 +119,7 @@ def _overrides(trial: Trial, recipe: Recipe, given: Mapping[str, Any]) -> dict[s
 
 
 def _processes() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = describe_machine().cores
     available = _available_bytes()
     return max(1, min(cores, available // PROCESS_BYTES if available is not None else 1))
 

@@ -47,11 +47,10 @@ def make_ready(
     An order whose process dies is tried once more, by itself; it may have been the neighbour that took the memory.
     """
     failures: dict[str, EmbError] = {}
-    together = deque(name for name in orders if name not in alone)
-    again = deque(alone)
+    together = [name for name in orders if name not in alone]
     died = _run(orders, together, processes, failures, listener)
-    again.extendleft(reversed(died))
-    for name in _run(orders, again, 1, failures, listener):
+    died += _run(orders, alone, 1, failures, listener)
+    for name in _run(orders, died, 1, failures, listener):
         failures[name] = RuntimeFailure(
             f"the process of {name} died twice",
             why="it was ended from outside, or memory ran out",
@@ -63,12 +62,13 @@ def make_ready(
 
 def _run(
     orders: Mapping[str, Order],
-    waiting: deque[str],
+    names: Sequence[str],
     processes: int,
     failures: dict[str, EmbError],
     listener: TrialListener,
 ) -> list[str]:
-    """Until nothing waits; the names of orders whose process died."""
+    """Until all have ended; the names of orders whose process died."""
+    waiting = deque(names)
     died: list[str] = []
     workers: list[_Worker] = []
     try:

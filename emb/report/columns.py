@@ -47,6 +47,11 @@ def cells(row: Row, *, reference_accuracy: float | None = None) -> tuple[str, ..
     )
 
 
+def short_operation(name: str) -> str:
+    """The end of a name that a converter gave to an operation, which tells it from the others."""
+    return "/".join(name.split(";")[0].split("/")[-2:])
+
+
 def _percent(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.2f}"
 

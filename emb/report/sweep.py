@@ -56,7 +56,9 @@ def _unused(report: SweepReport) -> set[int]:
     """Columns that say nothing: of what was not varied."""
     varied = [[getattr(one, field) for one in report.configurations] for field in ("width", "pruning", "target")]
     unused = {column for column, values in enumerate(varied) if set(values) <= {None}}
-    return unused | ({7} if all(len(one.accuracies) == 1 for one in report.configurations) else set())
+    if all(len(one.accuracies) == 1 for one in report.configurations):
+        unused.add(_HEADERS.index("seeds' range"))
+    return unused
 
 
 def _cells(one: Configuration) -> tuple[str, ...]:

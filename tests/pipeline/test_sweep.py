@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from emb.errors import EmbError, SpecError
+from emb.pipeline.build import Order
+from emb.pipeline.workers import make_ready
 from emb.report.frontier import frontier
 from emb.spec.sweep import Grid, Trial
 
@@ -54,6 +56,37 @@ def test_an_error_goes_whole_from_one_process_to_another() -> None:
     error = pickle.loads(pickle.dumps(SpecError("what", why="why", fix="fix")))
     assert (type(error), error.what, error.why, error.fix) == (SpecError, "what", "why", "fix")
     assert isinstance(error, EmbError)
+
+
+class Deadly:
+    """Ends the process that receives it, after a mark in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (f"import os; open({str(self.path)!r}, 'a').write('x'); os._exit(3)",)
+
+
+class Ends:
+    """A listener that keeps what has ended."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def goes_on(self, name: str, stage: str, share: float | None) -> None: ...
+
+    def has_ended(self, name: str, error: EmbError | None) -> None:
+        self.names.append(name)
+
+
+def test_an_order_whose_process_dies_is_tried_once_more(tmp_path: Path) -> None:
+    orders: dict[str, Any] = {name: Order(recipe=Deadly(tmp_path / name)) for name in ("one", "two")}  # type: ignore[arg-type]
+    ends = Ends()
+    failures = make_ready(orders, processes=2, alone=["two"], listener=ends)
+    assert sorted(ends.names) == sorted(failures) == ["one", "two"]
+    assert all(failure.what == f"the process of {name} died twice" for name, failure in failures.items())
+    assert [(tmp_path / name).read_text() for name in orders] == ["xx", "xx"]
 
 
 # Real sweeps

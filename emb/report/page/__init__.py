@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emb.report.columns import ABSENT
+from emb.report.columns import ABSENT, short_operation
 from emb.report.page.axes import X_AXES, Y_AXES, value_of
 from emb.report.page.charts import templates
 from emb.spec.overview import Entry, Section
@@ -57,7 +57,7 @@ def _environment() -> Environment:
         "count": lambda value: ABSENT if value is None else f"{value:,}",
         "microseconds": _microseconds,
         "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
-        "short": _short,
+        "short": short_operation,
         "share": lambda value, total: 0.0 if not value or not total else 100 * value / total,
     }
     environment.globals |= {
@@ -82,11 +82,6 @@ def _microseconds(value: float | None) -> str:
     if value is None:
         return ABSENT
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
-
-
-def _short(name: str) -> str:
-    """The end of a name that a converter gave, which tells operations apart."""
-    return "/".join(name.split(";")[0].split("/")[-2:])
 
 
 def _where(entry: Entry) -> str:

@@ -16,7 +16,7 @@ def templates() -> dict[str, Any]:
     return {"tradeoff": _tradeoff(), "curves": _curves(), "confusion": _confusion()}
 
 
-def _named(chart: Any) -> dict[str, Any]:
+def _specification(chart: Any) -> dict[str, Any]:
     specification: dict[str, Any] = chart.to_dict(validate=True)
     specification.pop("config", None)
     return specification
@@ -55,7 +55,7 @@ def _tradeoff() -> dict[str, Any]:
         color=alt.Color("scheme:N", scale=alt.Scale(range=list(COLOURS)), legend=alt.Legend(title="on the frontier")),
         tooltip=tooltip,
     )
-    return _named(alt.layer(line, interval, dominated, best).properties(width="container", height=340))
+    return _specification(alt.layer(line, interval, dominated, best).properties(width="container", height=340))
 
 
 def _shape(alt: Any) -> Any:
@@ -80,11 +80,11 @@ def _curves() -> dict[str, Any]:
         )
         for panel in ("loss", "accuracy %")
     ]
-    return _named(alt.concat(*panels, columns=2))
+    return _specification(alt.concat(*panels, columns=2))
 
 
 def _confusion() -> dict[str, Any]:
-    """Fields: label, answer, images, share (of the label's images), dark (whether the text on it is to be white)."""
+    """Fields: label, answer, images, share (of the label's images, in percent)."""
     import altair as alt
 
     base = alt.Chart(alt.NamedData(name="points")).encode(
@@ -105,4 +105,4 @@ def _confusion() -> dict[str, Any]:
             tooltip=tooltip,
         )
     )
-    return _named(alt.layer(squares, texts).properties(width=alt.Step(30), height=alt.Step(24)))
+    return _specification(alt.layer(squares, texts).properties(width=alt.Step(30), height=alt.Step(24)))
