@@ -5,13 +5,14 @@ from __future__ import annotations
 from emb.bench.accuracy import agreement, top1
 from emb.bench.classes import judge, per_class, softmax, worst_mistakes
 from emb.bench.latency import latency_of
-from emb.bench.machine import describe_machine, machine_digest
+from emb.bench.machine import describe_machine, free_memory_bytes, machine_digest
 from emb.bench.statistics import bootstrap_median, mcnemar, median, percentile, wilson
 
 __all__ = [
     "agreement",
     "bootstrap_median",
     "describe_machine",
+    "free_memory_bytes",
     "judge",
     "latency_of",
     "machine_digest",

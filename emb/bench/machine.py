@@ -36,6 +36,14 @@ def machine_digest(machine: Machine) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
+def free_memory_bytes() -> int | None:
+    """What may be taken without swapping, as Linux estimates it (MemAvailable); None where the system does not say."""
+    for line in (_read(Path("/proc/meminfo")) or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
 def _cpu_name(cpuinfo: str) -> str:
     """The processor's name in the text of /proc/cpuinfo, "" if it has none."""
     fields: dict[str, str] = {}

@@ -20,7 +20,14 @@ def bench(
     ] = None,
     data_dir: DataDirectory = None,
     runtime: Annotated[str | None, typer.Option(help="Measure on this runtime alone.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads for one inference.")] = 1,
+    threads: Annotated[
+        str | None,
+        typer.Option(metavar="N|all", help="Threads for one inference; by default a row with one and a row with all."),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Fresh processes a row, in turn; 10 by default, an interval from 6 on."),
+    ] = None,
     pixels: PixelRange = None,
     crops: Annotated[
         int | None,
@@ -44,16 +51,12 @@ def bench(
 ) -> None:
     """Measure a model file on every runtime, or with --host a deployed build on its board.
 
-    Latency and peak memory; accuracy too, where there are test images. With --compare two models in turn, with the
+    Latency with its interval, cold start, images a second, peak memory, energy where there is a counter; accuracy too,
+    where there are test images. With --compare two models in turn, with the
     interval of their ratio and McNemar's test. On a board: with one thread and with all, the
     clock, temperature and power before and after, and the test images sent there; kept in the build's boards/.
     """
-    from emb.cli.output import print_json, stdout
     from emb.errors import SpecError
-    from emb.pipeline.bench import bench as run_bench
-    from emb.pipeline.ensemble import ensemble as run_ensemble
-    from emb.pipeline.pixels import pixels_of
-    from emb.report.text import render_bench, render_ensemble
 
     if len(models) > 1 and not ensemble and not compare:
         raise SpecError(
@@ -62,7 +65,7 @@ def bench(
             fix="name one, or add --compare to hold two against each other, --ensemble to measure all as one",
         )
     if host is not None:
-        _require_alone(threads=threads, pixels=pixels, crops=crops, ensemble=ensemble, compare=compare)
+        _require_alone(threads=threads, rounds=rounds, pixels=pixels, crops=crops, ensemble=ensemble, compare=compare)
         _bench_on_board(
             models[0],
             host,
@@ -77,38 +80,66 @@ def bench(
         return
     if seconds is not None or images is not None:
         raise SpecError("--seconds and --images are for a board", fix="add --host, or leave them out")
+    options: dict[str, Any] = {"data": data, "data_dir": data_dir, "runtime": runtime, "pixels": pixels}
+    if rounds is not None and (compare or ensemble):
+        other = "--compare" if compare else "--ensemble"
+        raise SpecError(f"--rounds does not go with {other}", fix="leave one of them out")
     if compare:
-        _compare(
-            models,
-            crops=crops,
-            ensemble=ensemble,
-            as_json=as_json,
-            data=data,
-            data_dir=data_dir,
-            runtime=runtime,
-            threads=threads,
-            pixels=pixels,
-        )
-        return
-    result = (run_ensemble if ensemble else run_bench)(
-        models if ensemble else models[0],
-        data=data,
-        data_dir=data_dir,
-        runtime=runtime,
-        threads=threads,
-        pixels=pixels_of(pixels),
-        crops=crops,
-    )
-    if as_json:
-        print_json(result.to_json())
+        _compare(models, crops=crops, ensemble=ensemble, threads=threads, as_json=as_json, **options)
+    elif ensemble:
+        _ensemble(models, crops=crops, threads=threads, as_json=as_json, **options)
     else:
-        stdout().print(render_ensemble(result) if ensemble else render_bench(result))
-    if result.errors:
+        _bench(models[0], crops=crops, threads=threads, rounds=rounds, as_json=as_json, **options)
+
+
+def _bench(model: Path, *, rounds: int | None, pixels: str | None, as_json: bool, **options: Any) -> None:
+    from emb.cli.output import print_json, stdout
+    from emb.cli.progress import Line
+    from emb.pipeline.bench import bench
+    from emb.pipeline.pixels import pixels_of
+    from emb.pipeline.rounds import ROUNDS
+    from emb.report.bench import render
+
+    with Line() as line:
+        report = bench(model, pixels=pixels_of(pixels), rounds=rounds or ROUNDS, told=line.show, **options)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        stdout().print(render(report))
+    if report.errors:
         raise typer.Exit(1)
 
 
+def _ensemble(models: list[Path], *, threads: str | None, pixels: str | None, as_json: bool, **options: Any) -> None:
+    from emb.cli.output import print_json, stdout
+    from emb.pipeline.ensemble import ensemble
+    from emb.pipeline.pixels import pixels_of
+    from emb.report.text import render_ensemble
+
+    report = ensemble(models, threads=_one_count(threads), pixels=pixels_of(pixels), **options)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        stdout().print(render_ensemble(report))
+
+
+def _one_count(threads: str | None) -> int:
+    """One thread, unless the user says otherwise."""
+    from emb.bench import describe_machine
+    from emb.pipeline.threads import threads_of
+
+    return threads_of(threads or "1", cores=describe_machine().cores)[0]
+
+
 def _compare(
-    models: list[Path], *, crops: int | None, ensemble: bool, pixels: str | None, as_json: bool, **options: Any
+    models: list[Path],
+    *,
+    crops: int | None,
+    ensemble: bool,
+    threads: str | None,
+    pixels: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     from emb.cli.output import print_json, stdout
     from emb.errors import SpecError
@@ -124,7 +155,7 @@ def _compare(
     for flag, is_set in (("--crops", crops is not None), ("--ensemble", ensemble)):
         if is_set:
             raise SpecError(f"{flag} does not go with --compare", fix="leave one of them out")
-    comparison = compare(*models, pixels=pixels_of(pixels), **options)
+    comparison = compare(*models, threads=_one_count(threads), pixels=pixels_of(pixels), **options)
     if as_json:
         print_json(comparison.to_json())
     else:
@@ -133,11 +164,20 @@ def _compare(
         raise typer.Exit(1)
 
 
-def _require_alone(*, threads: int, pixels: str | None, crops: int | None, ensemble: bool, compare: bool) -> None:
+def _require_alone(
+    *,
+    threads: str | None,
+    rounds: int | None,
+    pixels: str | None,
+    crops: int | None,
+    ensemble: bool,
+    compare: bool,
+) -> None:
     from emb.errors import SpecError
 
     given = {
-        "--threads": threads != 1,
+        "--threads": threads,
+        "--rounds": rounds,
         "--pixels": pixels,
         "--crops": crops,
         "--ensemble": ensemble,

@@ -147,3 +147,26 @@ class Trials:
 
     def _tell(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class Line:
+    """One line on a terminal that says what is done now, and nothing elsewhere.
+
+    It is written once and never animated: what is timed meanwhile shares the machine with it.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.show("")
+
+    def show(self, text: str) -> None:
+        """In the place of the line before."""
+        if self._console.is_terminal:
+            width = self._console.width - 1
+            self._console.file.write(f"\r{text[:width]:{width}}\r")
+            self._console.file.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,37 +12,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emb import data as data_sets
-from emb.bench import describe_machine, judge, top1
-from emb.bench.crops import crops as crops_of
-from emb.bench.crops import require_count, shape_to_crop_from
-from emb.errors import DataError, EmbError, ModelError, SpecError
+from emb.bench import describe_machine, free_memory_bytes, judge, top1
+from emb.bench.crops import require_count
+from emb.bench.energy import Counters, counters
+from emb.bench.rounds import cold_start_us_of, energy_uj_of, peak_memory_bytes_of, summary_of
+from emb.errors import DataError, EmbError, SpecError
 from emb.graph.cost import cost
-from emb.pipeline.classify import image_shape, preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
-from emb.pipeline.measuring import time_file, too_long_on_reference_kernels, ways_to_run
-from emb.pipeline.request import data_table
+from emb.pipeline.measured_on import TIMED_IMAGES, MeasuredOn, images_for
+from emb.pipeline.measuring import too_long_on_reference_kernels, ways_to_run
+from emb.pipeline.rounds import MEASURE_S, ROUNDS, Way, take_turns, together
 from emb.pipeline.scoring import normalised, probabilities
+from emb.pipeline.threads import threads_of
 from emb.registry import nearest
 from emb.runtimes import open_runtime
 from emb.spec.contract import Pixels
-from emb.spec.dataset import DataRequest, Images
+from emb.spec.dataset import Images
+from emb.spec.latency import Round, Throughput
+from emb.spec.measurement import Machine
 from emb.spec.report import BenchReport, Row
 
-_SEED = 0
-_RANDOM_IMAGES = 16
+# Of the cores, as the load average counts them; more than that is somebody else's work.
+BUSY = 0.5
+# Of the memory that is free, which the processes of one throughput may take.
+_MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredOn:
-    """What a file is measured on. views: the images, or several crops of each.
+class _Line:
+    """A row before its times are taken. way: None if they will not be; error: what went wrong, or ""."""
 
-    labels: None for images that mean nothing, good enough to take the time.
-    """
-
-    name: str
-    views: tuple[Images, ...]
-    labels: NDArray[np.int64] | None
+    fields: dict[str, Any]
+    way: Way | None = None
+    error: str = ""
 
 
 def bench(
@@ -51,33 +53,53 @@ def bench(
     data: str | None = None,
     data_dir: Path | None = None,
     runtime: str | None = None,
-    threads: int = 1,
+    threads: str | None = None,
     pixels: Pixels | None = None,
     crops: int | None = None,
+    rounds: int = ROUNDS,
+    told: Callable[[str], None] = lambda _: None,
 ) -> BenchReport:
     """Measure a .tflite or .onnx file, or every file of a build, on every runtime present (or on `runtime` alone).
 
     data: a data set's name, a folder or a .npz; without it that of the file's own build; without one, no accuracy.
+    threads: a number, "all", or None for a row with one thread and one with all.
     crops: average over so many crops of each image (1, 5 or 10) instead of the whole image.
+    rounds: fresh processes of each row, taken in turn.  told: hears what is done next.
     What fails on one runtime stands in `errors`. Raises EmbError for everything else.
     """
+    before = describe_machine()
+    counts = threads_of(threads, cores=before.cores)
+    if rounds < 1:
+        raise SpecError(f"--rounds cannot be {rounds}", fix="give 1 or more; from 6 on there is an interval")
     if crops is not None:
         require_count(crops)
-    rows: list[Row] = []
-    errors: list[str] = []
+    lines: list[_Line] = []
     names = []
     for deliverable in find_all(model, pixels=pixels):
         images = images_for(deliverable, data=data, data_dir=data_dir, crops=crops)
         names.append(images.name)
-        for row, error in _rows_of(deliverable, images, only=runtime, threads=threads):
-            rows.append(row)
-            errors += [error] if error else []
+        told(f"scores of {deliverable.path.name}")
+        lines += _lines_of(deliverable, images, only=runtime, threads=counts)
+    energy = counters()
+    lines = _timed(lines, rounds=rounds, counters=energy, told=told)
+    lines, notes = _filled(lines, cores=before.cores, told=told)
     return BenchReport(
-        model=str(model), images=names[0], rows=tuple(rows), errors=tuple(errors), machine=describe_machine().title
+        model=str(model),
+        images=names[0],
+        rows=tuple(Row(**line.fields) for line in lines),
+        errors=tuple(line.error for line in lines if line.error),
+        machine=before.title,
+        protocol=_protocol(rounds),
+        notes=(*busy_notes(before), *dict.fromkeys(notes), _energy_note(energy)),
+        load_before=before.load_average,
+        load_after=describe_machine().load_average,
     )
 
 
-def _rows_of(deliverable: Deliverable, images: MeasuredOn, *, only: str | None, threads: int) -> list[tuple[Row, str]]:
+def _lines_of(
+    deliverable: Deliverable, images: MeasuredOn, *, only: str | None, threads: tuple[int, ...]
+) -> list[_Line]:
+    """With the accuracy, which comes before any time is taken: what cannot be run need not be timed."""
     integer_only = "int8" in deliverable.scheme or "int16" in deliverable.scheme
     ways = ways_to_run(deliverable.format, scheme=deliverable.scheme, with_reference_kernels=integer_only)
     if only is not None:
@@ -86,24 +108,122 @@ def _rows_of(deliverable: Deliverable, images: MeasuredOn, *, only: str | None, 
             raise SpecError(f"{only!r} does not run {deliverable.path.name}", fix=nearest(only, known))
         ways = [way for way in ways if way[0] == only]
     fixed = fixed_fields(deliverable)
-    rows = []
+    lines = []
     for name, mode, absence in ways:
-        way = {**fixed, "runtime": name, "mode": mode}
-        if absence:
-            rows.append((Row(**way, source=f"not measured: {absence}"), ""))
-            continue
+        fields = {**fixed, "runtime": name, "mode": mode}
         count = 1 if images.labels is None else len(images.labels) * len(images.views)
-        if skipped := too_long_on_reference_kernels(mode, macs=fixed["macs"], images=count):
-            rows.append((Row(**way, source=f"not measured: {skipped}"), ""))
+        if reason := absence or too_long_on_reference_kernels(mode, macs=fixed["macs"], images=count):
+            lines.append(_Line(fields={**fields, "source": f"not measured: {reason}"}))
             continue
         try:
-            rows.append((measured_row(deliverable, images, way, threads=threads), ""))
+            fields |= accuracy_fields(deliverable, images, runtime=name, mode=mode)
         except DataError:  # an image that is streamed and cannot be decoded: no row would have an accuracy
             raise
         except EmbError as error:
-            row = Row(**way, source=f"not measured: {error.what}")
-            rows.append((row, f"{deliverable.path.name} on {name} ({mode}): {' '.join(str(error).split())}"))
-    return rows
+            lines.append(_failed(fields, error))
+            continue
+        lines += [
+            _Line(fields={**fields, "source": "measured"}, way=_way(deliverable, images, name, mode, threads=count))
+            for count in (threads if mode == "default" else (1,))  # reference kernels know no threads
+        ]
+    return lines
+
+
+def _way(deliverable: Deliverable, images: MeasuredOn, runtime: str, mode: str, *, threads: int) -> Way:
+    return Way(
+        path=deliverable.path,
+        runtime=runtime,
+        mode=mode,
+        threads=threads,
+        images=images.views[0][:TIMED_IMAGES],
+        pixels=deliverable.pixels,
+    )
+
+
+_NOT_OF_A_FAILED_ROW = ("accuracy", "accuracy_low", "accuracy_high", "top5", "expected_calibration_error")
+
+
+def _failed(fields: dict[str, Any], error: EmbError) -> _Line:
+    kept = {key: value for key, value in fields.items() if key not in _NOT_OF_A_FAILED_ROW}
+    return _Line(
+        fields={**kept, "source": f"not measured: {error.what}"},
+        error=f"{fields['file']} on {fields['runtime']} ({fields['mode']}): {' '.join(str(error).split())}",
+    )
+
+
+def _timed(lines: list[_Line], *, rounds: int, counters: Counters, told: Callable[[str], None]) -> list[_Line]:
+    """With the latency of each line that has a way."""
+    ways = [line.way for line in lines if line.way is not None]
+    taken = iter(
+        take_turns(
+            ways,
+            rounds=rounds,
+            counters=counters,
+            told=lambda number: told(f"round {number} of {rounds}, {len(ways)} rows"),
+        )
+    )
+    return [line if line.way is None else _with_times(line, line.way, next(taken)) for line in lines]
+
+
+def _with_times(line: _Line, way: Way, found: list[Round] | EmbError) -> _Line:
+    if isinstance(found, EmbError):
+        return _failed(line.fields, found)
+    measured = {
+        "latency": summary_of(found, threads=way.threads),
+        "peak_memory_bytes": peak_memory_bytes_of(found),
+        "cold_start_us": cold_start_us_of(found),
+        "energy_uj": energy_uj_of(found),
+    }
+    return _Line(fields=line.fields | measured, way=way)
+
+
+def _filled(lines: list[_Line], *, cores: int, told: Callable[[str], None]) -> tuple[list[_Line], list[str]]:
+    """(lines with the throughput of the whole machine, why some have none). Reference kernels have none."""
+    filled, notes = [], []
+    for line in lines:
+        found: Throughput | str | None = None
+        if line.way is not None and line.way.mode == "default":
+            told(f"throughput of {line.fields['file']} on {line.way.runtime}, {line.way.threads} threads")
+            found = _throughput(line, line.way, cores=cores)
+        if isinstance(found, str):
+            notes.append(found)
+            found = None
+        filled.append(_Line(fields=line.fields | {"throughput": found}, way=line.way, error=line.error))
+    return filled, notes
+
+
+def _throughput(line: _Line, way: Way, *, cores: int) -> Throughput | str:
+    """Or why it was not measured."""
+    processes = max(1, cores // way.threads)
+    needed, free = processes * (line.fields["peak_memory_bytes"] or 0), free_memory_bytes()
+    name = f"throughput of {way.path.name} on {way.runtime} not measured"
+    if processes > 1 and free is not None and needed > _MEMORY_SHARE * free:
+        return f"{name}: {processes} processes take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+    try:
+        return together(way, processes=processes, run_s=line.fields["latency"].median_us / 1e6)
+    except EmbError as error:
+        return f"{name}: {error.what}"
+
+
+def _protocol(rounds: int) -> str:
+    return (
+        f"{rounds} rounds with a fresh process for each row in turn, {MEASURE_S:g} s a row after warm-up; "
+        "images/s: of all cores together"
+    )
+
+
+def _energy_note(energy: Counters) -> str:
+    if energy.absence:
+        return f"energy: not measured: {energy.absence}"
+    return "energy: of the processor's whole package, by its RAPL counter, idle power and other work included"
+
+
+def busy_notes(machine: Machine) -> tuple[str, ...]:
+    """What else the machine does. machine: before anything is measured."""
+    load = machine.load_average
+    if load is None or load <= BUSY * machine.cores:
+        return ()
+    return (f"the machine was busy before: load {load:.2f} on {machine.cores} core{'s' * (machine.cores > 1)}",)
 
 
 def fixed_fields(deliverable: Deliverable) -> dict[str, Any]:
@@ -122,31 +242,21 @@ def fixed_fields(deliverable: Deliverable) -> dict[str, Any]:
     }
 
 
-def measured_row(deliverable: Deliverable, images: MeasuredOn, way: dict[str, Any], *, threads: int) -> Row:
-    """One file on the runtime and in the mode that `way` names. Raises RuntimeFailure or ModelError."""
-    runtime, mode = way["runtime"], way["mode"]
-    timing = time_file(
-        deliverable.path,
-        images.views[0][:_RANDOM_IMAGES],
-        runtime=runtime,
-        mode=mode,
-        threads=threads,
-        pixels=deliverable.pixels,
-    )
-    measured: dict[str, Any] = {"latency": timing.summary, "peak_memory_bytes": timing.peak_memory_bytes}
-    if images.labels is not None:
-        with open_runtime(runtime, model=deliverable.path, mode=mode) as process:
-            scores, chances = _scores(process, deliverable, images.views)
-        accuracy = top1(scores, images.labels)
-        judgement = judge(scores, chances, images.labels)
-        measured |= {
-            "accuracy": accuracy.accuracy,
-            "accuracy_low": accuracy.low,
-            "accuracy_high": accuracy.high,
-            "top5": judgement.top5,
-            "expected_calibration_error": judgement.expected_calibration_error,
-        }
-    return Row(**way, **measured, source="measured")
+def accuracy_fields(deliverable: Deliverable, images: MeasuredOn, *, runtime: str, mode: str) -> dict[str, Any]:
+    """Those of a row that say how often the file is right; none for images without labels. Raises EmbError."""
+    if images.labels is None:
+        return {}
+    with open_runtime(runtime, model=deliverable.path, mode=mode) as process:
+        scores, chances = _scores(process, deliverable, images.views)
+    accuracy = top1(scores, images.labels)
+    judgement = judge(scores, chances, images.labels)
+    return {
+        "accuracy": accuracy.accuracy,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "top5": judgement.top5,
+        "expected_calibration_error": judgement.expected_calibration_error,
+    }
 
 
 def _scores(
@@ -158,59 +268,3 @@ def _scores(
         return scores, normalised(scores, deliverable)
     mean = probabilities(process, deliverable, views)
     return mean, mean
-
-
-def images_for(
-    deliverable: Deliverable, *, data: str | None, data_dir: Path | None, crops: int | None = None
-) -> MeasuredOn:
-    """The test images of the deliverable's own build, or of `data`, in the shape that it takes."""
-    with open_runtime(preferred_runtime(deliverable), model=deliverable.path) as process:
-        shape = image_shape(process.input)
-    recipe = deliverable.recipe
-    table = data_table(data)["data"] if data is not None else recipe.get("data")
-    if table is None:
-        if crops is not None:
-            raise SpecError(
-                "--crops needs test images",
-                why=f"{deliverable.path.name} lies in no build that would name them",
-                fix="add --data: a data set's name, a folder with one directory per class, or a .npz file",
-            )
-        images = np.random.default_rng(_SEED).integers(0, 256, size=(_RANDOM_IMAGES, *shape), dtype=np.uint8)
-        return MeasuredOn(name="random pixels; no accuracy without --data", views=(images,), labels=None)
-    request = DataRequest(
-        directories=data_sets.search_directories(data_dir),
-        path=Path(table["path"]) if table["path"] else None,
-        shape=shape if crops is None else shape_to_crop_from(shape),
-        seed=recipe.get("train", {}).get("seed", _SEED),
-        skip_bad=table.get("skip_bad", False),  # of the build's own images alone
-    )
-    dataset = data_sets.load(table["name"], request)
-    test = dataset.test
-    name = f"{len(test):,} test images of {table['name']}"
-    views: tuple[Images, ...] = (test.images,)
-    if crops is not None:
-        name += f", mean over {crops} crops of each"
-        views = crops_of(test.images, shape=shape, count=crops)
-    return MeasuredOn(name="; ".join([name, *dataset.notes]), views=views, labels=test.labels)
-
-
-def require_same_classes(files: Sequence[Deliverable]) -> None:
-    """Raise ModelError if two of them, out of builds, tell different classes apart."""
-    known = [file for file in files if file.labels]
-    for file in known[1:]:
-        if file.labels != known[0].labels:
-            raise ModelError(
-                f"{file.path} and {known[0].path} tell different classes apart",
-                why=f"{', '.join(file.labels[:6])} … and {', '.join(known[0].labels[:6])} …",
-                fix="take builds of the same data set",
-            )
-
-
-def require_same_images(one: Deliverable, images: MeasuredOn, other: Deliverable, theirs: MeasuredOn) -> None:
-    """Raise ModelError if the test images of two builds differ: one may have been trained on the other's."""
-    if not np.array_equal(images.labels, theirs.labels):  # type: ignore[arg-type]  # None is no array, and equals none
-        raise ModelError(
-            f"{other.path} was made for other test images than {one.path}",
-            why=f"they are {theirs.name} and {images.name}",
-            fix="build both from the same data set with the same seed, or name the images: --data",
-        )

@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from emb.bench import top1
 from emb.bench.board import doubts
 from emb.errors import ModelError, RuntimeFailure, SpecError
-from emb.pipeline.bench import fixed_fields, images_for
+from emb.pipeline.bench import fixed_fields
 from emb.pipeline.bundle_source import SAME_BITS_EVERYWHERE, contract_of
 from emb.pipeline.deliverable import Deliverable, find_all
 from emb.pipeline.json_files import replace_text
+from emb.pipeline.measured_on import images_for
 from emb.runtimes import RUNTIMES, open_runtime, to_input, to_scores
 from emb.spec.board import BoardMachine, BoardRun
 from emb.spec.contract import Pixels, TensorContract
 from emb.spec.dataset import Images
 from emb.spec.decode import decode
+from emb.spec.latency import LatencySummary
 from emb.spec.measurement import Accuracy
-from emb.spec.report import BoardReport, LatencySummary, Row
+from emb.spec.report import BoardReport, Row
 from emb.store import explained
 
 LEAST_SECONDS = 30.0

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from emb.bench import bootstrap_median, describe_machine, mcnemar
 from emb.errors import EmbError, ModelError, SpecError
-from emb.pipeline.bench import MeasuredOn, images_for, require_same_classes, require_same_images
 from emb.pipeline.classify import preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
+from emb.pipeline.measured_on import MeasuredOn, images_for, require_same_classes, require_same_images
 from emb.pipeline.measuring import ways_to_run
 from emb.registry import nearest
 from emb.runtimes import open_runtime, to_input

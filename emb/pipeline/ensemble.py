@@ -11,16 +11,11 @@ from numpy.typing import NDArray
 from emb.bench import describe_machine, top1
 from emb.bench.crops import require_count
 from emb.errors import SpecError
-from emb.pipeline.bench import (
-    MeasuredOn,
-    fixed_fields,
-    images_for,
-    measured_row,
-    require_same_classes,
-    require_same_images,
-)
+from emb.pipeline.bench import accuracy_fields, fixed_fields
 from emb.pipeline.classify import preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find
+from emb.pipeline.measured_on import TIMED_IMAGES, MeasuredOn, images_for, require_same_classes, require_same_images
+from emb.pipeline.measuring import time_file
 from emb.pipeline.scoring import probabilities
 from emb.runtimes import open_runtime
 from emb.spec.contract import Pixels
@@ -59,9 +54,9 @@ def ensemble(
         if first is not None:
             require_same_images(members[0], first, member, images)
         first = first or images
-        way = {"runtime": runtime or preferred_runtime(member), "mode": "default"}
-        rows.append(measured_row(member, images, fixed_fields(member) | way, threads=threads))
-        with open_runtime(way["runtime"], model=member.path) as process:
+        its = runtime or preferred_runtime(member)
+        rows.append(_measured(member, images, runtime=its, threads=threads))
+        with open_runtime(its, model=member.path) as process:
             scores = probabilities(process, member, images.views)
         total = scores if total is None else total + scores
     assert total is not None  # two members at least
@@ -73,6 +68,26 @@ def ensemble(
         rows=(*rows, _of_all(rows, top1(total, first.labels))),
         errors=(),
         machine=describe_machine().title,
+    )
+
+
+def _measured(member: Deliverable, images: MeasuredOn, *, runtime: str, threads: int) -> Row:
+    timing = time_file(
+        member.path,
+        images.views[0][:TIMED_IMAGES],
+        runtime=runtime,
+        mode="default",
+        threads=threads,
+        pixels=member.pixels,
+    )
+    return Row(
+        **fixed_fields(member),
+        **accuracy_fields(member, images, runtime=runtime, mode="default"),
+        runtime=runtime,
+        mode="default",
+        latency=timing.summary,
+        peak_memory_bytes=timing.peak_memory_bytes,
+        source="measured",
     )
 
 

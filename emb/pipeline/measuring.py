@@ -1,4 +1,4 @@
-"""Measures one model file on one runtime: time, memory, scores. The one protocol behind `emb build` and `emb bench`."""
+"""Times one model file on one runtime in one process, as `emb build` does, and says what may run where."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.bench import median, percentile
+from emb.bench.rounds import p99_us_of
 from emb.runtimes import RUNTIMES, open_runtime, to_input
 from emb.spec.contract import Pixels
-from emb.spec.report import LatencySummary
+from emb.spec.latency import LatencySummary
 
 WARM_UP_S = 0.3
 MEASURE_S = 0.7
@@ -38,6 +39,7 @@ class Timing:
         return LatencySummary(
             median_us=median(self.samples_ns) / 1000,
             p90_us=percentile(self.samples_ns, 90) / 1000,
+            p99_us=p99_us_of(self.samples_ns),
             runs=len(self.samples_ns),
             threads=self.threads,
         )

@@ -27,21 +27,18 @@ ABSENT = "–"
 
 def cells(row: Row, *, reference_accuracy: float | None = None) -> tuple[str, ...]:
     """One row as texts, in the order of HEADERS. reference_accuracy: what `change` is counted from, in [0, 1]."""
-    runtime = row.runtime if row.mode == "default" else f"{row.runtime} ({row.mode})"
-    interval = change = ABSENT
-    if row.accuracy_low is not None and row.accuracy_high is not None:
-        interval = f"{100 * row.accuracy_low:.2f}–{100 * row.accuracy_high:.2f}"
+    change = ABSENT
     if row.accuracy is not None and reference_accuracy is not None:
         change = f"{100 * (row.accuracy - reference_accuracy):+.2f}"
     return (
         row.format,
         row.scheme,
-        runtime,
+        runtime_of(row),
         f"{row.bytes:,}",
         f"{row.gzip_bytes:,}",
-        _percent(row.accuracy),
-        interval,
-        _percent(row.agreement),
+        percent(row.accuracy),
+        share_interval(row),
+        percent(row.agreement),
         change,
         *_speed(row),
     )
@@ -52,8 +49,21 @@ def short_operation(name: str) -> str:
     return "/".join(name.split(";")[0].split("/")[-2:])
 
 
-def _percent(share: float | None) -> str:
+def runtime_of(row: Row) -> str:
+    """The runtime, in brackets the mode if it is not the default."""
+    return row.runtime if row.mode == "default" else f"{row.runtime} ({row.mode})"
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] with two decimals."""
     return ABSENT if share is None else f"{100 * share:.2f}"
+
+
+def share_interval(row: Row) -> str:
+    """The interval of the accuracy, in percent."""
+    if row.accuracy_low is None or row.accuracy_high is None:
+        return ABSENT
+    return f"{100 * row.accuracy_low:.2f}–{100 * row.accuracy_high:.2f}"
 
 
 def _speed(row: Row) -> tuple[str, str, str]:
@@ -86,5 +96,10 @@ def measuring_notes(rows: Iterable[Row], *, machine: str) -> list[str]:
     if threads:
         count = "one thread" if threads == [1] else f"{threads[0]} threads"
         lines.append(f"one image at a time, {count}, measured on {machine}")
-    absent = (f"{row.scheme} {row.format} on {row.runtime}: {row.source}" for row in listed if not row.was_measured)
-    return lines + list(dict.fromkeys(absent))
+    return lines + absent_notes(listed)
+
+
+def absent_notes(rows: Iterable[Row]) -> list[str]:
+    """Why some rows were not measured."""
+    absent = (f"{row.scheme} {row.format} on {row.runtime}: {row.source}" for row in rows if not row.was_measured)
+    return list(dict.fromkeys(absent))

@@ -30,12 +30,6 @@ def render(report: Report) -> Group:
     return _page(report.rows, told, report.errors, place, reference_accuracy=report.reference_accuracy, faults=faults)
 
 
-def render_bench(report: BenchReport) -> Group:
-    """The same table for files that were there already."""
-    told = [report.images, *measuring_notes(report.rows, machine=report.machine)]
-    return _page(report.rows, told, report.errors, report.model, reference_accuracy=None)
-
-
 def render_ensemble(report: BenchReport) -> Group:
     """Members and ensemble by the names of their files, accuracy first."""
     from rich.console import Group

@@ -61,6 +61,7 @@ class RuntimeProcess:
         self.timeout_s = timeout_s
         self._hung = False
         self._before_bytes: int | None = None
+        self._open_ns = 0
         self.input: TensorContract
         self.output: TensorContract
 
@@ -126,6 +127,27 @@ class RuntimeProcess:
 
         return _timing.measure(run_for, warm_up_s=warm_up_s, measure_s=measure_s, min_runs=min_runs)
 
+    def cold_start_ns(self, x: Array) -> int:
+        """Time to open the file and to run it once, on x[:1]. Of a process that has run nothing yet.
+
+        Taken inside the worker. Not contained: the start of Python, the import of the runtime's library, and the copy
+        of the input. The file is in the system's cache if something has read it before.
+        """
+        self._require_fit(x)
+        _, first = self._ask({"request": "time_runs", "duration_s": 0.0}, x[:1])
+        assert first is not None
+        return self._open_ns + int(first[0])
+
+    def run_ends(self, x: Array, *, duration_s: float) -> NDArray[np.int64]:
+        """Run the inputs in turn for so long, twice at least; when each run ended: (runs,) int64 ns.
+
+        Of a clock that is the same in all processes of the machine. Every run contains the copy of its input.
+        """
+        self._require_fit(x)
+        _, ends = self._ask({"request": "run_ends", "duration_s": duration_s}, x[: _chunk_inputs(x)])
+        assert ends is not None
+        return ends
+
     def memory(self) -> Memory | None:
         """Peak memory of the worker so far; None where the system has no /proc (anything but Linux).
 
@@ -149,6 +171,7 @@ class RuntimeProcess:
     def _open(self, request: Header) -> None:
         reply, _ = self._ask(request)
         self._before_bytes = reply["before_bytes"]
+        self._open_ns = reply["open_ns"]
         self.input, self.output = _tensor(reply["input"]), _tensor(reply["output"])
         if self._model.suffix == ".onnx":
             self.input, self.output = border_quantization(self._model, self.input, self.output)

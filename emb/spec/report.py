@@ -9,20 +9,11 @@ from typing import Any
 
 from emb.spec.board import BoardRun
 from emb.spec.fit import Estimate, Fault
+from emb.spec.latency import LatencySummary, Throughput
 from emb.spec.npu import NpuEstimate
 from emb.spec.placement import Placement
 from emb.spec.pruned import Pruning
 from emb.spec.repair import Repair
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencySummary:
-    """Time of one inference of one image. runs: timed inferences behind the two quantiles."""
-
-    median_us: float
-    p90_us: float
-    runs: int
-    threads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +25,8 @@ class Row:
     expected_calibration_error: in [0, 1]; 0 means that what the model is sure of to 90 % is right nine times in ten.
     agreement: share of test images on which the file and the Keras model give the same class.
     peak_memory_bytes: highest resident set of the runtime's own process.
+    cold_start_us: to open the file and run it once, in a process that has the runtime's library.
+    energy_uj: of the processor's whole package for each inference, by its own counter.
     source: "measured", "measured on " and the device, or "not measured: " and the reason; then every measured field
     is None.
     """
@@ -57,6 +50,9 @@ class Row:
     agreement: float | None = None
     latency: LatencySummary | None = None
     peak_memory_bytes: int | None = None
+    cold_start_us: float | None = None
+    throughput: Throughput | None = None
+    energy_uj: float | None = None
 
     @property
     def was_measured(self) -> bool:
@@ -65,16 +61,16 @@ class Row:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Row:
         """The value whose `to_json` it is. Raises KeyError or TypeError for anything else."""
-        times = document["latency_us"]
-        latency = times and LatencySummary(
-            median_us=times["median"], p90_us=times["p90"], runs=times["runs"], threads=times["threads"]
+        times, throughput = document["latency_us"], document.get("throughput")
+        others = {key: value for key, value in document.items() if key not in ("latency_us", "throughput")}
+        return cls(
+            **others,
+            latency=times and LatencySummary.from_json(times),
+            throughput=throughput and Throughput(**throughput),
         )
-        others = {key: value for key, value in document.items() if key != "latency_us"}
-        return cls(**others, latency=latency)
 
     def to_json(self) -> dict[str, Any]:
         """The row in the order and under the names that `emb build --json` promises."""
-        latency = self.latency
         return {
             "file": self.file,
             "format": self.format,
@@ -91,13 +87,10 @@ class Row:
             "top5": self.top5,
             "expected_calibration_error": self.expected_calibration_error,
             "agreement": self.agreement,
-            "latency_us": latency
-            and {
-                "median": latency.median_us,
-                "p90": latency.p90_us,
-                "runs": latency.runs,
-                "threads": latency.threads,
-            },
+            "latency_us": self.latency and self.latency.to_json(),
+            "cold_start_us": self.cold_start_us,
+            "throughput": self.throughput and asdict(self.throughput),
+            "energy_uj": self.energy_uj,
             "peak_memory_bytes": self.peak_memory_bytes,
             "sha256": self.sha256,
             "source": self.source,
@@ -236,13 +229,21 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:
-    """What `emb bench` says. model: the file or build, or several.  images: in words, what it was measured on."""
+    """What `emb bench` says. model: the file or build, or several.  images: in words, what it was measured on.
+
+    protocol: how the times were taken, in words.  notes: what was not measured and why, and what may have disturbed.
+    load_before, load_after: runnable tasks over the last minute, of everybody; None where the system does not say.
+    """
 
     model: str
     images: str
     rows: tuple[Row, ...]
     errors: tuple[str, ...]
     machine: str
+    protocol: str = ""
+    notes: tuple[str, ...] = ()
+    load_before: float | None = None
+    load_after: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document of `emb bench --json`; its rows are those of `emb build --json`."""
@@ -252,6 +253,9 @@ class BenchReport:
             "rows": [row.to_json() for row in self.rows],
             "errors": list(self.errors),
             "machine": self.machine,
+            "load_average": {"before": self.load_before, "after": self.load_after},
+            "protocol": self.protocol,
+            "notes": list(self.notes),
         }
 
 

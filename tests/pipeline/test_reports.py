@@ -22,8 +22,9 @@ from emb.report.overview import (
     sections_csv,
     sections_markdown,
 )
+from emb.spec.latency import LatencySummary
 from emb.spec.overview import Limits
-from emb.spec.report import LatencySummary, Row
+from emb.spec.report import Row
 
 MACHINE = "A board (4 cores, Linux aarch64)"
 

@@ -11,7 +11,8 @@ from rich.console import Console, RenderableType
 
 from emb.report.board import markdown, render
 from emb.spec.board import BoardMachine, BoardMoment, BoardRun, BoardState, Throttling
-from emb.spec.report import BoardReport, LatencySummary, Row
+from emb.spec.latency import LatencySummary
+from emb.spec.report import BoardReport, Row
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "report"
 FLAGS = [field.name for field in fields(Throttling) if field.name != "raw"]

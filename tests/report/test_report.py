@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from emb.report import markdown, text
+from emb.report import bench, markdown, text
 from emb.spec.fit import Estimate, Fault
+from emb.spec.latency import LatencySummary, Throughput
 from emb.spec.npu import NpuEstimate
 from emb.spec.placement import Placement
 from emb.spec.pruned import PrunedLayer, Pruning, Unpruned
-from emb.spec.report import BenchReport, DataSummary, FormatAgreement, LatencySummary, Report, Row, TargetReport
+from emb.spec.report import BenchReport, DataSummary, FormatAgreement, Report, Row, TargetReport
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "report"
 
@@ -139,6 +140,50 @@ ZEROS = replace(
 )
 
 
+BENCHED = BenchReport(
+    model="lenet-int8.tflite",
+    images="10,000 test images of mnist",
+    rows=(
+        row(
+            agreement=None,
+            latency=LatencySummary(
+                median_us=9.2346,
+                low_us=9.204,
+                high_us=9.267,
+                p90_us=9.41,
+                p99_us=12.6,
+                runs=90_000,
+                threads=1,
+                round_medians_us=(9.2, 9.3),
+            ),
+            cold_start_us=1_174.5,
+            throughput=Throughput(images_per_s=81_234.5, processes=2, threads=1, window_s=1.0),
+            energy_uj=131.25,
+        ),
+        row(
+            mode="reference",
+            agreement=None,
+            latency=LatencySummary(
+                median_us=333.4,
+                low_us=331,
+                high_us=393,
+                p90_us=1_234.5,
+                runs=80,
+                threads=1,
+                noise=("the interval is 19 % of the median wide", "one run in ten took 3.7 times the median or longer"),
+            ),
+        ),
+        ABSENT,
+    ),
+    errors=(),
+    machine="a processor",
+    protocol="10 rounds with a fresh process for each row in turn",
+    notes=("the machine was busy before: load 1.70 on 2 cores",),
+    load_before=1.7,
+    load_after=0.95,
+)
+
+
 def rendered(renderable, *, width: int = 160) -> str:
     console = Console(width=width, color_system=None, force_terminal=False)
     with console.capture() as capture:
@@ -158,20 +203,8 @@ def rendered(renderable, *, width: int = 160) -> str:
         ("pruned-channels.txt", lambda: rendered(text.render(THINNER))),
         ("pruned-channels.md", lambda: markdown.render(THINNER)),
         ("pruned-magnitude.txt", lambda: rendered(text.render(ZEROS))),
-        (
-            "bench.txt",
-            lambda: rendered(
-                text.render_bench(
-                    BenchReport(
-                        model="lenet-int8.tflite",
-                        images="10,000 test images of mnist",
-                        rows=(row(agreement=None), ABSENT),
-                        errors=(),
-                        machine="a processor",
-                    )
-                )
-            ),
-        ),
+        ("bench.txt", lambda: rendered(bench.render(BENCHED))),
+        ("bench-80-columns.txt", lambda: rendered(bench.render(BENCHED), width=80)),
     ],
 )
 def test_golden(name, render):

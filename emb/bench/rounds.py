@@ -1,0 +1,73 @@
+"""Makes one row's figures of its rounds, and says when they are to be doubted. Pure; measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from emb.bench.statistics import bootstrap_median, percentile
+from emb.spec.latency import LatencySummary, Round
+
+# With fewer, no interval between two of them holds the median with 95 %: 1 - 2 / 2**5 is 94 %.
+LEAST_ROUNDS = 6
+# With fewer runs the 99th percentile is the slowest run.
+LEAST_RUNS_FOR_P99 = 100
+# Limits of a quiet machine, as shares of the median.
+WIDEST_INTERVAL = 0.05
+LARGEST_P90 = 1.25
+
+
+def summary_of(rounds: Sequence[Round], *, threads: int) -> LatencySummary:
+    """rounds: at least one, each of a fresh process.
+
+    Where a process's memory comes to lie decides up to a few percent of its speed, and all of its runs share that. So
+    the median is that of the rounds' medians, and its interval is over rounds. p90 and p99 are of all runs together.
+    """
+    samples = [sample for one in rounds for sample in one.samples_ns]
+    medians_us = tuple(median(one.samples_ns) / 1000 for one in rounds)
+    low, high = bootstrap_median(medians_us) if len(rounds) >= LEAST_ROUNDS else (None, None)
+    median_us, p90_us = median(medians_us), percentile(samples, 90) / 1000
+    return LatencySummary(
+        median_us=median_us,
+        low_us=low,
+        high_us=high,
+        p90_us=p90_us,
+        p99_us=p99_us_of(samples),
+        runs=len(samples),
+        threads=threads,
+        round_medians_us=medians_us,
+        noise=noise(median_us=median_us, low_us=low, high_us=high, p90_us=p90_us),
+    )
+
+
+def p99_us_of(samples_ns: Sequence[int]) -> float | None:
+    """The 99th percentile; None for fewer than 100 samples."""
+    return percentile(samples_ns, 99) / 1000 if len(samples_ns) >= LEAST_RUNS_FOR_P99 else None
+
+
+def noise(*, median_us: float, low_us: float | None, high_us: float | None, p90_us: float) -> tuple[str, ...]:
+    """Why a row says little, as its own samples show; empty for a quiet one."""
+    found = []
+    if low_us is not None and high_us is not None and high_us - low_us > WIDEST_INTERVAL * median_us:
+        found.append(f"the interval is {100 * (high_us - low_us) / median_us:.0f} % of the median wide")
+    if p90_us > LARGEST_P90 * median_us:
+        found.append(f"one run in ten took {p90_us / median_us:.1f} times the median or longer")
+    return tuple(found)
+
+
+def cold_start_us_of(rounds: Sequence[Round]) -> float:
+    """The median over the rounds."""
+    return median(one.cold_start_ns for one in rounds) / 1000
+
+
+def peak_memory_bytes_of(rounds: Sequence[Round]) -> int | None:
+    """The most that any of the processes took; None if one does not say."""
+    peaks = [one.peak_memory_bytes for one in rounds]
+    return max((peak for peak in peaks if peak is not None), default=None) if None not in peaks else None
+
+
+def energy_uj_of(rounds: Sequence[Round]) -> float | None:
+    """Of one inference: all that was counted by all that ran; None if a round has no count."""
+    counted = [one.energy_uj for one in rounds]
+    runs = sum(len(one.samples_ns) for one in rounds)
+    return None if None in counted else sum(joules for joules in counted if joules is not None) / runs
