@@ -59,7 +59,7 @@ def counters(root: Path = POWERCAP) -> Counters:
             )
             counter.read_uj()
         except (OSError, ValueError) as error:
-            reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+            reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "no number in it"
             return Counters(absence=f"{zone.name} of the machine's RAPL counters cannot be read ({reason})")
         found.append(counter)
     return Counters(packages=tuple(found)) if found else Counters(absence="the machine exposes no RAPL counter")

@@ -90,7 +90,7 @@ def bench(
         errors=tuple(line.error for line in lines if line.error),
         machine=before.title,
         protocol=_protocol(rounds),
-        notes=(*busy_notes(before), *dict.fromkeys(notes), _energy_note(energy)),
+        notes=(*busy_notes(before), *_short_notes(lines, rounds), *dict.fromkeys(notes), _energy_note(energy)),
         load_before=before.load_average,
         load_after=describe_machine().load_average,
     )
@@ -210,6 +210,17 @@ def _protocol(rounds: int) -> str:
         f"{rounds} rounds with a fresh process for each row in turn, {MEASURE_S:g} s a row after warm-up; "
         "images/s: of all cores together"
     )
+
+
+def _short_notes(lines: list[_Line], rounds: int) -> list[str]:
+    """Which rows had fewer rounds than the others, because they would have taken too long."""
+    notes = []
+    for line in lines:
+        taken = len(line.fields["latency"].round_medians_us) if "latency" in line.fields else rounds
+        if taken < rounds:
+            name = f"{line.fields['file']} on {line.fields['runtime']} ({line.fields['mode']})"
+            notes.append(f"{name}: {taken} round{'s' * (taken > 1)} of {rounds}, as more would take over a minute")
+    return notes
 
 
 def _energy_note(energy: Counters) -> str:

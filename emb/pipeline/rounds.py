@@ -57,13 +57,18 @@ def take_turns(
     spent_s = [0.0] * len(ways)
     failures: dict[int, EmbError] = {}
     for number in range(rounds):
+        places = [
+            place
+            for place in range(len(ways))
+            if place not in failures and _has_time(spent_s[place], rounds=len(taken[place]))
+        ]
+        if not places:
+            break
         told(number + 1)
-        for place in range(len(ways)) if number % 2 == 0 else reversed(range(len(ways))):
-            if place in failures or not _has_time(spent_s[place], rounds=len(taken[place])):
-                continue
+        for place in places if number % 2 == 0 else reversed(places):
             begin = monotonic()
             try:
-                taken[place].append(_one_round(ways[place], measure_s=MEASURE_S / rounds, counters=counters))
+                taken[place].append(one_round(ways[place], measure_s=MEASURE_S / rounds, counters=counters))
             except EmbError as error:
                 failures[place] = error
             spent_s[place] += monotonic() - begin
@@ -75,7 +80,8 @@ def _has_time(spent_s: float, *, rounds: int) -> bool:
     return rounds == 0 or spent_s * (rounds + 1) / rounds <= ROW_S
 
 
-def _one_round(way: Way, *, measure_s: float, counters: Counters) -> Round:
+def one_round(way: Way, *, measure_s: float, counters: Counters) -> Round:
+    """What one fresh process gives in so many seconds after warm-up. Raises RuntimeFailure or ModelError."""
     with open_runtime(way.runtime, model=way.path, mode=way.mode, threads=way.threads) as process:
         inputs = to_input(way.images, process.input, way.pixels)
         cold_start_ns = process.cold_start_ns(inputs)

@@ -32,6 +32,9 @@ ROW_KEYS = [
     "expected_calibration_error",
     "agreement",
     "latency_us",
+    "cold_start_us",
+    "throughput",
+    "energy_uj",
     "peak_memory_bytes",
     "sha256",
     "source",
@@ -61,7 +64,9 @@ def test_the_document_is_what_was_promised(built):
     for row in built["rows"]:
         assert list(row) == ROW_KEYS
         if row["source"] == "measured":
-            assert list(row["latency_us"]) == ["median", "p90", "runs", "threads"]
+            assert list(row["latency_us"]) == [
+                *("median", "low", "high", "p90", "p99", "runs", "threads", "rounds", "noise")
+            ]
 
 
 def test_the_model_card_says_what_the_report_and_the_contract_say(emb, built):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -251,6 +252,31 @@ def test_onnx_times_single_runs(models: Path, images: np.ndarray) -> None:
         x = to_input(images[:3], runtime.input)
         samples = runtime.time_runs(x, warm_up_s=0.0, measure_s=0.0, min_runs=5)
     assert len(samples) >= 5
+
+
+@pytest.mark.parametrize("name", ["litert", "onnxruntime"])
+def test_two_processes_tell_when_their_runs_ended_by_one_clock(name: str, models: Path, images: np.ndarray) -> None:
+    model = models / f"int8.{RUNTIMES.get(name).FORMATS[0]}"
+    with open_runtime(name, model=model) as one, open_runtime(name, model=model) as other:
+        moments = [time.perf_counter_ns()]
+        for runtime in (one, other, one):
+            ends = runtime.run_ends(to_input(images[:3], runtime.input), duration_s=0.01)
+            assert ends.dtype == np.int64
+            assert len(ends) >= 2
+            assert (np.diff(ends) > 0).all()
+            assert moments[-1] < ends[0]
+            moments.append(time.perf_counter_ns())
+            assert ends[-1] < moments[-1]
+        assert len(one.run_ends(to_input(images[:3], one.input), duration_s=0.0)) == 2
+
+
+def test_a_cold_start_is_the_opening_and_one_run(models: Path, images: np.ndarray) -> None:
+    with open_runtime("litert", model=models / "int8.tflite") as runtime:
+        x = to_input(images[:2], runtime.input)
+        first = runtime.cold_start_ns(x)
+        assert first > runtime._open_ns > 0
+        with pytest.raises(ModelError):
+            runtime.cold_start_ns(x[:, :6])
 
 
 def test_memory_separates_the_model_from_the_process(models: Path, images: np.ndarray) -> None:
