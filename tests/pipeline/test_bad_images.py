@@ -54,7 +54,7 @@ def test_it_is_refused_by_name_or_left_out_and_reported(emb):
     trained = emb.run("train", *BUILD[1:-2], "--skip-bad", "--output", "trained")
     assert note in " ".join(trained.stdout.split())
     # The build remembers that they are left out; a measurement of it does the same.
-    measured = emb.json("bench", "built/lenet-int8.tflite", "--runtime", "litert")
+    measured = emb.json("bench", "built/lenet-int8.tflite", "--runtime", "litert", "--rounds", "1")
     assert measured["images"] == f"{data['test_images']:,} test images of folder; {note}"
     # Of other images it knows nothing, even if they lie in the same place.
     again = emb.run("bench", "built/lenet-int8.tflite", "--runtime", "litert", "--data", "pets", expect=2)

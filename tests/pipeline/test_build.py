@@ -252,7 +252,7 @@ def test_the_same_seed_gives_the_same_bytes(emb, built, tmp_path: Path):
 @pytest.mark.parametrize(
     ("command", "more"),
     [
-        ("bench", []),
+        ("bench", ["--rounds", "1"]),
         ("check", ["--target", "coral-usb-pc"]),
         ("check", ["--target", "corstone-300"]),
         ("inspect", []),
