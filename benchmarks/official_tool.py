@@ -40,9 +40,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of each file (default {ROUNDS})")
     parser.add_argument("recipes", nargs="*", default=list(RECIPES), metavar="RECIPE")
     arguments = parser.parse_args()
-    print(
-        "| network | input | emb µs | litert-benchmark µs | emb / litert-benchmark | rounds of emb µs | of the tool |"
-    )
+    print("| network | input | emb µs | tool µs | emb / tool | rounds of emb µs | rounds of the tool µs |")
     print("| --- | --- | ---: | ---: | ---: | --- | --- |")
     ratios = [ratio(recipe, RECIPES[recipe], arguments.rounds) for recipe in arguments.recipes]
     worst = max(abs(one - 1) for one in ratios)

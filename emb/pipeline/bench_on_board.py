@@ -193,7 +193,13 @@ def _inputs(images: Images, tensor: TensorContract, pixels: Pixels) -> NDArray[A
 
 
 def _row(deliverable: Deliverable, run: BoardRun, accuracy: Accuracy | None, device: str) -> Row:
-    latency = LatencySummary(median_us=run.median_us, p90_us=run.p90_us, runs=len(run.latency_ns), threads=run.threads)
+    latency = LatencySummary(
+        median_us=run.median_us,
+        p90_us=run.p90_us,
+        p99_us=run.p99_us,
+        runs=len(run.latency_ns),
+        threads=run.threads,
+    )
     return Row(
         **fixed_fields(deliverable),
         runtime=run.runtime,

@@ -143,6 +143,7 @@ def sections_csv(sections: Sequence[Section]) -> str:
         "accuracy_high",
         "median_us",
         "p90_us",
+        "p99_us",
         "machine",
         "source",
     )
@@ -152,7 +153,7 @@ def sections_csv(sections: Sequence[Section]) -> str:
     for section in sections:
         for entry in section.entries:
             line = entry.to_json()
-            times = line["latency_us"] or {"median": None, "p90": None}
+            times = line["latency_us"] or {"median": None, "p90": None, "p99": None}
             writer.writerow(
                 {
                     **line,
@@ -160,6 +161,7 @@ def sections_csv(sections: Sequence[Section]) -> str:
                     "device": entry.device,
                     "median_us": times["median"],
                     "p90_us": times["p90"],
+                    "p99_us": times["p99"],
                 }
             )
     return stream.getvalue()
