@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from emb.bench.rounds import (
     peak_memory_bytes_of,
     summary_of,
 )
+from emb.bench.statistics import percentile
 from emb.spec.latency import LatencySummary, Round
 
 
@@ -52,15 +54,32 @@ def test_the_interval_encloses_the_median_and_both_are_of_rounds(rounds: list[Ro
 
 
 @given(rounds=ROUNDS)
-def test_percentiles_are_of_all_runs_together(rounds: list[Round]) -> None:
+def test_percentiles_are_of_all_runs_and_every_round_counts_alike(rounds: list[Round]) -> None:
     summary = summary_of(rounds, threads=1)
     samples_us = sorted(sample / 1000 for one in rounds for sample in one.samples_ns)
     assert summary.runs == len(samples_us)
-    assert sum(sample <= summary.p90_us for sample in samples_us) >= 0.9 * len(samples_us)
-    if summary.p99_us is None:
-        assert len(samples_us) < 100
-    else:
-        assert summary.p90_us <= summary.p99_us <= samples_us[-1]
+    assert summary.p90_us in samples_us
+    shares = [
+        Fraction(sum(time / 1000 <= summary.p90_us for time in one.samples_ns), len(one.samples_ns)) for one in rounds
+    ]
+    assert sum(shares) / len(rounds) >= Fraction(9, 10)
+    assert summary.median_us <= summary.p90_us * (1 + 1e-12) or len(rounds) < 3
+    assert (summary.p99_us is None) == (len(samples_us) < 100)
+
+
+@given(times=st.lists(TIMES_NS, min_size=1, max_size=300))
+def test_rounds_of_equal_length_have_the_percentile_of_their_runs(times: list[int]) -> None:
+    rounds = [one_round(*times), one_round(*times)]
+    summary = summary_of(rounds, threads=1)
+    assert summary.p90_us == percentile(times * 2, 90) / 1000
+    if summary.p99_us is not None:
+        assert summary.p99_us == percentile(times * 2, 99) / 1000
+
+
+def test_a_fast_round_of_many_runs_hides_no_slow_ones() -> None:
+    slow = [one_round(*[50_000_000] * 3)] * 5
+    summary = summary_of([*slow, *[one_round(*[20_000] * 5_000)] * 4], threads=1)
+    assert summary.median_us == summary.p90_us == summary.p99_us == 50_000
 
 
 def test_a_long_round_counts_no_more_than_a_short_one() -> None:
