@@ -112,6 +112,15 @@ class Artifact:
         return self.directory / name
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """A finished step on its way to another store. manifest: the bytes of its manifest.  files: name -> bytes."""
+
+    key: str
+    manifest: bytes
+    files: Mapping[str, bytes]
+
+
 @contextmanager
 def explained(action: str, path: Path) -> Iterator[None]:
     """Turns an OSError of the file system into a StoreError that says what was being done, why not, and the fix."""
@@ -182,6 +191,43 @@ class Store:
         finally:
             lock.release()
 
+    def pack(self, key: str) -> Packed:
+        """A finished step as a value, for `put` of a store on another machine. Raises StoreError if it is not there."""
+        directory = self.root / "artifacts" / key
+        with explained("read the cache", directory):
+            manifest = (directory / MANIFEST).read_bytes()
+            files = {name: (directory / name).read_bytes() for name in json.loads(manifest)["files"]}
+        return Packed(key=key, manifest=manifest, files=files)
+
+    def put(self, packed: Packed) -> None:
+        """Take over what another store has packed; what is here already stays.
+
+        Raises StoreError, and takes nothing, unless the key is that of the provenance and the files are those that the
+        manifest names.
+        """
+        if not _is_sound(packed):
+            raise StoreError(
+                f"what came from another machine for {packed.key[:12]} is damaged",
+                why="its files are not those that its manifest names",
+                fix="run it again; if it happens again, check that machine's memory and network",
+            )
+        final = self.root / "artifacts" / packed.key
+        with explained("write the cache", self.root):
+            for folder in ("artifacts", "work"):
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            arriving = Path(tempfile.mkdtemp(prefix="arriving-", dir=self.root / "work"))
+            try:
+                for name, content in (*packed.files.items(), (MANIFEST, packed.manifest)):
+                    _write_to_disk(arriving / name, content)
+                arriving.chmod(0o777 & ~_umask())
+                arriving.rename(final)
+            except OSError:
+                # A folder that is not empty cannot be replaced: somebody else was faster.
+                if not final.is_dir():
+                    raise
+            finally:
+                shutil.rmtree(arriving, ignore_errors=True)
+
     def _make(self, step: Step, work: Callable[[Path], None]) -> Artifact:
         folder = self.root / "work" / step.key
         started = time.monotonic()
@@ -227,6 +273,28 @@ def _seal(folder: Path, step: Step, seconds: float) -> dict[str, str]:
         stream.flush()
         os.fsync(stream.fileno())
     return files
+
+
+def _is_sound(packed: Packed) -> bool:
+    try:
+        manifest = json.loads(packed.manifest)
+        files: dict[str, str] = manifest.pop("files")
+        manifest.pop("seconds")
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in packed.files.items()}
+        inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in files)
+        return (
+            inside and files == digests and hashlib.sha256(canonical_json(manifest).encode()).hexdigest() == packed.key
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _write_to_disk(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def replace_directory(target: Path, write: Callable[[Path], None]) -> None:

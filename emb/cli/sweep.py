@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +22,7 @@ from emb.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from emb.pipeline.workers import MakeReady
     from emb.spec.sweep import Grid
 
 
@@ -47,6 +50,23 @@ def sweep(
         int | None,
         typer.Option(min=1, metavar="N", help="Trials at a time; one for each core by default, as far as memory goes."),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Who makes trials ready: this machine, or a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Ray's: auto, HOST:PORT or ray://HOST:PORT; one of our own by default."),
+    ] = None,
+    trial_cpus: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="CPUs (and threads) that Ray gives each trial; 1 by default.")
+    ] = None,
+    trial_gpus: Annotated[
+        float | None, typer.Option(min=0, metavar="N", help="GPUs that Ray gives each trial; none by default.")
+    ] = None,
+    trial_memory: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="GIB", help="Memory for each trial; reckoned from its network by default."),
+    ] = None,
     data: Data = None,
     data_dir: DataDirectory = None,
     epochs: Epochs = None,
@@ -69,13 +89,16 @@ def sweep(
     from emb.pipeline.sweep import sweep as run_sweep
 
     grid = _grid(width=width, prune=prune, target=target, seeds=seeds)
-    with Trials() as trials:
+    memory_bytes = None if trial_memory is None else int(trial_memory * 2**30)
+    workers = _workers(engine, address=address, cpus=trial_cpus, gpus=trial_gpus, memory_bytes=memory_bytes)
+    with workers as (make_ready, room), Trials() as trials:
         report = run_sweep(
             recipe,
             grid,
             listener=trials,
             output_directory=output,
-            processes=jobs,
+            processes=jobs or room,
+            make_ready=make_ready,
             data=data,
             data_dir=data_dir,
             overrides={
@@ -95,6 +118,29 @@ def sweep(
         stdout().print(render(report))
     if report.failures:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _workers(
+    engine: str, *, address: str | None, cpus: int | None, gpus: float | None, memory_bytes: int | None
+) -> Iterator[tuple[MakeReady, int | None]]:
+    """What makes trials ready, and how many at a time it does; None: the sweep decides."""
+    from functools import partial
+
+    from emb.errors import SpecError
+    from emb.pipeline.ray_workers import Share, on_ray
+    from emb.pipeline.workers import make_ready
+
+    if engine not in ("local", "ray"):
+        raise SpecError(f"unknown engine {engine!r}", fix="known: local, ray")
+    if engine == "local":
+        given = {"--address": address, "--trial-cpus": cpus, "--trial-gpus": gpus}
+        for option in (name for name, value in given.items() if value is not None):
+            raise SpecError(f"{option} does not apply to --engine local", fix="leave it out, or take --engine ray")
+        yield partial(make_ready, trial_bytes=memory_bytes), None
+        return
+    with on_ray(address, share=Share(cpus=cpus, gpus=gpus or 0.0, memory_bytes=memory_bytes)) as cluster:
+        yield cluster.make_ready, cluster.processes
 
 
 def _grid(*, width: str | None, prune: str | None, target: str | None, seeds: int) -> Grid:

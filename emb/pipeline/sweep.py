@@ -18,7 +18,7 @@ from emb.pipeline.page import write_page
 from emb.pipeline.recipes import load_target
 from emb.pipeline.reports import overview
 from emb.pipeline.request import resolve
-from emb.pipeline.workers import TrialListener, make_ready
+from emb.pipeline.workers import MakeReady, TrialListener, make_ready
 from emb.report.frontier import frontier
 from emb.spec.overview import Entry
 from emb.spec.pruning import NONE, goal_of, split_text
@@ -28,9 +28,6 @@ from emb.store import MANIFEST, directory_lock
 
 SWEEP = "sweep.json"
 PAGE = "report.html"
-# Room for one process. ResNet-50, 26 M parameters at 224 pixels, peaked at 2.6 GiB when it was converted untrained
-# (benchmarks/full_size.py); what a training takes beside it was not measured.
-PROCESS_BYTES = 3 * 2**30
 
 
 class SweepListener(TrialListener, Protocol):
@@ -47,6 +44,7 @@ def sweep(
     listener: SweepListener,
     output_directory: Path | None = None,
     processes: int | None = None,
+    make_ready: MakeReady = make_ready,
     data: str | None = None,
     data_dir: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -55,7 +53,8 @@ def sweep(
     """Build all trials of the grid into one directory each, and compare them.
 
     output_directory: sweeps/<recipe> by default. What it holds of an earlier run of the sweep is used again.
-    processes: how many trials are made ready at a time; by default one for each core, as far as memory goes.
+    processes: how many trials are made ready at a time; by default one for each core.
+    make_ready: what makes them ready: processes on this machine, unless said otherwise.
     A trial that cannot be built stands in `failures`, and the others are done. Raises EmbError if none can be.
     """
     began = time.monotonic()
@@ -87,9 +86,9 @@ def sweep(
         replace_json(
             directory / SWEEP, {"recipe": wanted.name, "trials": [trial.to_json() for trial in trials.values()]}
         )
-    count = min(processes or _processes(), len(trials))
+    count = min(processes or describe_machine().cores, len(trials))
     listener.planned(list(trials), count)
-    failures = _make_ready(orders, trials, processes=count, listener=listener)
+    failures = _make_ready(orders, trials, make_ready=make_ready, processes=count, listener=listener)
     for name in orders:
         if name not in failures:
             listener.timing(name)
@@ -118,24 +117,13 @@ def _overrides(trial: Trial, recipe: Recipe, given: Mapping[str, Any]) -> dict[s
     return {**given, **own}
 
 
-def _processes() -> int:
-    cores = describe_machine().cores
-    available = _available_bytes()
-    return max(1, min(cores, available // PROCESS_BYTES if available is not None else 1))
-
-
-def _available_bytes() -> int | None:
-    """Memory that programs may take without swapping; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else None
-
-
 def _make_ready(
-    orders: Mapping[str, Order], trials: Mapping[str, Trial], *, processes: int, listener: TrialListener
+    orders: Mapping[str, Order],
+    trials: Mapping[str, Trial],
+    *,
+    make_ready: MakeReady,
+    processes: int,
+    listener: TrialListener,
 ) -> dict[str, EmbError]:
     """First one trial of each training that others share, so that no process waits for another's; then the others."""
     first: dict[Any, str] = {}

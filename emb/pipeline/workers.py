@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from emb.errors import EmbError, RuntimeFailure
 from emb.pipeline.build import Order, build_untimed
+from emb.pipeline.memory_needs import available_bytes, memory_needs
 from emb.pipeline.stage import Silence
 
 if TYPE_CHECKING:
@@ -38,32 +39,73 @@ class _Worker:
     name: str
 
 
+class MakeReady(Protocol):
+    """`make_ready`, here or elsewhere."""
+
+    def __call__(
+        self, orders: Mapping[str, Order], *, processes: int, alone: Sequence[str], listener: TrialListener
+    ) -> dict[str, EmbError]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """needs: bytes of each order by its name.  bytes: that all of them together may take; None: nobody knows."""
+
+    needs: Mapping[str, int]
+    bytes: int | None
+
+    def next_of(self, waiting: deque[str], beside: Sequence[str]) -> str | None:
+        """Takes out of `waiting` the first that there is room for beside those at work; one always has room alone."""
+        for name in waiting:
+            fits = self.bytes is not None and sum(self.needs[one] for one in (name, *beside)) <= self.bytes
+            if fits or not beside:
+                waiting.remove(name)
+                return name
+        return None
+
+
 def make_ready(
-    orders: Mapping[str, Order], *, processes: int, alone: Sequence[str], listener: TrialListener
+    orders: Mapping[str, Order],
+    *,
+    processes: int,
+    alone: Sequence[str],
+    listener: TrialListener,
+    trial_bytes: int | None = None,
 ) -> dict[str, EmbError]:
     """`build_untimed` of every order: name -> what went wrong, for those where something did.
 
+    processes: at most so many at a time, and no more than have room in memory beside each other.
     alone: names that must not run beside others. They come last, one at a time.
+    trial_bytes: memory for each order; by default what its network is reckoned to take.
     An order whose process dies is tried once more, by itself; it may have been the neighbour that took the memory.
     """
     failures: dict[str, EmbError] = {}
     together = [name for name in orders if name not in alone]
-    died = _run(orders, together, processes, failures, listener)
-    died += _run(orders, alone, 1, failures, listener)
-    for name in _run(orders, died, 1, failures, listener):
-        failures[name] = RuntimeFailure(
-            f"the process of {name} died twice",
-            why="it was ended from outside, or memory ran out",
-            fix="run the sweep again: what is done is kept; if memory ran out, with a smaller train.batch_size",
-        )
+    one_by_one = processes == 1 or len(together) < 2
+    needs = dict.fromkeys(orders, trial_bytes or 0) if trial_bytes or one_by_one else memory_needs(orders)
+    room = _Room(needs=needs, bytes=available_bytes())
+    died = _run(orders, together, processes, room, failures, listener)
+    died += _run(orders, alone, 1, room, failures, listener)
+    for name in _run(orders, died, 1, room, failures, listener):
+        failures[name] = died_twice(name)
         listener.has_ended(name, failures[name])
     return failures
+
+
+def died_twice(name: str) -> RuntimeFailure:
+    """What is said of an order whose second process has died, too."""
+    return RuntimeFailure(
+        f"the process of {name} died twice",
+        why="it was ended from outside, or memory ran out",
+        fix="run the sweep again: what is done is kept; if memory ran out, with a smaller train.batch_size",
+    )
 
 
 def _run(
     orders: Mapping[str, Order],
     names: Sequence[str],
     processes: int,
+    room: _Room,
     failures: dict[str, EmbError],
     listener: TrialListener,
 ) -> list[str]:
@@ -73,8 +115,8 @@ def _run(
     workers: list[_Worker] = []
     try:
         while waiting or workers:
-            while waiting and len(workers) < processes:
-                workers.append(_begin(waiting.popleft(), orders))
+            while len(workers) < processes and (name := room.next_of(waiting, [one.name for one in workers])):
+                workers.append(_begin(name, orders))
             for ready in wait([worker.connection for worker in workers]):
                 worker = next(one for one in workers if one.connection is ready)
                 try:
@@ -90,8 +132,8 @@ def _run(
                 if message["error"] is not None:
                     failures[worker.name] = message["error"]
                 listener.has_ended(worker.name, message["error"])
-                if waiting:
-                    worker.name = waiting.popleft()
+                if name := room.next_of(waiting, [one.name for one in workers if one is not worker]):
+                    worker.name = name
                     _hand_over(worker, orders)
                 else:
                     worker.connection.close()
@@ -124,37 +166,39 @@ def _hand_over(worker: _Worker, orders: Mapping[str, Order]) -> None:
 # In the worker
 
 
-class _Teller(Silence):
-    """Passes on the stages, and how far a training is."""
+class Teller(Silence):
+    """Tells the stages, and how far a training is: `tell` takes what TrialListener.goes_on takes after the name."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, tell: Callable[[str, float | None], None]) -> None:
+        self._tell = tell
         self._told = ("", -1)
 
     def stage_begins(self, name: str) -> None:
-        self._connection.send({"stage": name, "share": None})
+        self._tell(name, None)
 
     def training(self, progress: Progress) -> None:
         share = ((progress.epoch - 1) + progress.step / progress.steps) / progress.epochs
         told = (f"epoch {progress.epoch}/{progress.epochs}", int(100 * share))
         if told != self._told:
             self._told = told
-            self._connection.send({"stage": told[0], "share": share})
+            self._tell(told[0], share)
 
 
 def _serve(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's to handle; it ends this process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.dup2(2, 1)  # what libraries print is no result
     while True:
         try:
             order = connection.recv()
         except EOFError:
             return
-        connection.send({"error": _error_of(order, _Teller(connection))})
+        tell = Teller(lambda stage, share: connection.send({"stage": stage, "share": share}))
+        connection.send({"error": error_of(order, tell)})
 
 
-def _error_of(order: Order, teller: _Teller) -> EmbError | None:
+def error_of(order: Order, teller: Teller) -> EmbError | None:
+    """What goes wrong in `build_untimed` of an order, if anything does."""
     try:
         build_untimed(order, listener=teller)
     except EmbError as error:
@@ -162,7 +206,8 @@ def _error_of(order: Order, teller: _Teller) -> EmbError | None:
     return None
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Waits for the end of the process that started this one, and ends this one."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
