@@ -282,9 +282,8 @@ def _is_sound(packed: Packed) -> bool:
         manifest.pop("seconds")
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in packed.files.items()}
         inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in files)
-        return (
-            inside and files == digests and hashlib.sha256(canonical_json(manifest).encode()).hexdigest() == packed.key
-        )
+        key = hashlib.sha256(canonical_json(manifest).encode()).hexdigest()
+        return inside and files == digests and key == packed.key
     except (ValueError, KeyError, TypeError, AttributeError):
         return False
 

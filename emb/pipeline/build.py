@@ -132,9 +132,10 @@ def in_store(order: Order) -> tuple[tuple[str, ...], bool]:
         _, _, ready = _ready(order, None)
         done: dict[str, Artifact] = {}
         for stage in ready.plan.stages:
-            if stage.group != TIMED and all(need in done for need in stage.needs):
-                if found := ready.store.find(stage.step(done)):
-                    done[stage.name] = found
+            if stage.group == TIMED or not all(need in done for need in stage.needs):
+                continue
+            if found := ready.store.find(stage.step(done)):
+                done[stage.name] = found
     missing = (stage for stage in ready.plan.stages if stage.group != TIMED and stage.name not in done)
     # What is optional may have failed.
     return tuple(artifact.directory.name for artifact in done.values()), all(stage.optional for stage in missing)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from emb.pipeline.workers import TrialListener
 from emb.pipeline.workers import make_ready as make_ready_here
 
 _PROBE_S = 5.0
-_CONNECT_S = 60.0  # a local Ray takes 3 to 10 s to start, on a busy machine
+_CONNECT_S = 30.0
+_START_S = 120.0  # a Ray on this machine; 3 to 10 s were seen
 _END_S = 20.0
 _TAIL_BYTES, _TAIL_LINES = 20_000, 8
 
@@ -43,7 +45,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayWorkers:
-    """A cluster that is ready to work. nodes: that can take a trial.  processes: trials that it has CPUs and GPUs for."""
+    """A cluster that is ready to work.
+
+    nodes: that can take a trial.  processes: trials that they have CPUs and GPUs for.
+    """
 
     nodes: int
     processes: int
@@ -98,12 +103,8 @@ def on_ray(address: str | None, *, share: Share) -> Iterator[RayWorkers]:
         process.start()
         theirs.close()
         try:
-            if not ours.poll(_CONNECT_S):
-                raise unreachable(address, why=f"it did not answer within {_CONNECT_S:.0f} s")
-            try:
-                ready = _heard(ours, log)
-            except ConnectionLost as lost:
-                raise unreachable(address, why=lost.why) from None
+            _await_connection(ours, log, address, process)
+            ready = _heard(ours, log)
             yield RayWorkers(nodes=ready["nodes"], processes=ready["processes"], _connection=ours, _log=log)
         finally:
             process.terminate()  # it cancels what is under way, and ends the Ray that it started
@@ -111,6 +112,18 @@ def on_ray(address: str | None, *, share: Share) -> Iterator[RayWorkers]:
             process.kill()
             process.join()
             ours.close()
+
+
+def _await_connection(connection: Connection, log: Path, address: str | None, process: BaseProcess) -> None:
+    limit_s = _START_S if address is None else _CONNECT_S
+    if not connection.poll(limit_s):
+        if address is not None:
+            process.kill()  # it has begun nothing, and hears nothing while it waits
+        raise unreachable(address, why=f"it did not answer within {limit_s:.0f} s")
+    try:
+        _heard(connection, log)
+    except ConnectionLost as lost:
+        raise unreachable(address, why=lost.why) from None
 
 
 class ConnectionLost(RuntimeFailure):

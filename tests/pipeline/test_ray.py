@@ -1,4 +1,4 @@
-"""`emb sweep --engine ray` on real clusters: a node that is killed, nodes with stores of their own, and bad addresses."""
+"""`emb sweep --engine ray` on real clusters: a killed node, nodes with stores of their own, and bad addresses."""
 
 from __future__ import annotations
 
