@@ -72,6 +72,7 @@ def _connected(address: str | None) -> Iterator[None]:
     # Before Ray is imported. It would report its use to its makers, and warn of what it will do otherwise one day.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _authenticate(address)
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -96,6 +97,20 @@ def _connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _authenticate(address: str | None) -> None:
+    """Ray's tokens, as far as it does not see to them itself; what the user has set stays."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if address is None:
+        # Else it would leave one in the user's home directory.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex + uuid.uuid4().hex}
+    else:
+        # Ray sends the token that there is only if it is told to.
+        named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+        if named or (Path.home() / ".ray" / "auth_token").is_file():
+            os.environ["RAY_AUTH_MODE"] = "token"
 
 
 @contextmanager

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 _BASE_BYTES = 2 * 2**30
 _CONVERSION_BYTES = 40  # for each parameter
 # Training, in float32: for each parameter the weight, its gradient and average, and the optimizer's two; for each
-# element that the operations of one image give, the value, kept for the way back, and a quarter for what is on that
-# way. Above four peaks of `emb train RECIPE --data digits` on two cores, TensorFlow: resnet20-cifar10 1.1 GiB with
-# batches of 128 and 1.7 of 512, vgg16-cifar10 1.7 of 128, densenet-cifar10 3.4 of 64.
+# element that the operations of one image give, what is left of its value on the way back, as some are written over.
+# Above four peaks of `emb train RECIPE --data digits` on two cores, TensorFlow, by 0.2 to 0.5 GiB: resnet20-cifar10 1.1
+# GiB with batches of 128 and 1.7 of 512, vgg16-cifar10 1.7 of 128, densenet-cifar10 3.4 of 64.
 _TRAINING_BASE_BYTES = 5 * 2**28
 _TRAINING_BYTES = 5 * 4
-_ELEMENT_BYTES = 5
+_ELEMENT_BYTES = 3
+_CLASSES = 1000
 UNKNOWN_BYTES = 3 * 2**30
 """For an order whose network cannot be counted, which will say itself what is wrong with it."""
 
@@ -81,7 +82,7 @@ def memory_needs(orders: Mapping[str, Order]) -> dict[str, int]:
 def memory_need(size: NetworkSize, recipe: Recipe) -> int:
     """Bytes for a network of this size: of its conversion, or of its training if that takes more."""
     need = _BASE_BYTES + _CONVERSION_BYTES * size.parameters
-    if recipe.train.epochs or recipe.prune.epochs:
+    if recipe.train.epochs or (recipe.prune.is_asked_for and recipe.prune.epochs):
         batch = recipe.train.batch_size * size.elements * _ELEMENT_BYTES
         need = max(need, _TRAINING_BASE_BYTES + _TRAINING_BYTES * size.parameters + batch)
     return need
@@ -90,10 +91,11 @@ def memory_need(size: NetworkSize, recipe: Recipe) -> int:
 def _step(recipe: Recipe, data_dir: Path | None) -> Step:
     from emb import data as data_sets
 
+    request = data_request(recipe, data_dir=data_dir)
     return Step(
         name="network size",
-        # Which decides the number of classes, and the images' shape where the recipe says none.
-        inputs={"data": data_sets.digest(recipe.data.name, data_request(recipe, data_dir=data_dir))},
+        # Where the recipe says no shape, the images have theirs.
+        inputs={} if recipe.input.shape else {"data": data_sets.digest(recipe.data.name, request)},
         parameters={
             "builder": recipe.model.builder,
             "arguments": dict(recipe.model.arguments),
@@ -161,7 +163,8 @@ def _size(recipe: Recipe, data_dir: Path | None) -> NetworkSize | None:
     from emb.pipeline.zoo_graph import graph_of
 
     try:
-        shape, classes = images_of(recipe, data_dir=data_dir, classes=None)
+        # To count classes would be to read the images; a thousand instead of ten cost ResNet-50 80 MB.
+        shape, classes = images_of(recipe, data_dir=data_dir, classes=_CLASSES if recipe.input.shape else None)
         graph = graph_of(
             recipe.model.builder, input_shape=shape, classes=classes, arguments=dict(recipe.model.arguments)
         )

@@ -190,7 +190,7 @@ def unreachable(address: str | None, *, why: str) -> SpecError:
     return SpecError(
         f"there is no Ray cluster to reach at {address}",
         why=why,
-        fix="start one (ray start --head), or check the address and the firewall: ray status --address HOST:PORT",
+        fix="start one (ray start --head), or check the address, the firewall and the cluster's token (RAY_AUTH_TOKEN)",
     )
 
 

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from emb.errors import StoreError
-from emb.store import Step, Store, canonical_json, replace_directory
+from emb.store import Packed, Step, Store, canonical_json, replace_directory
 
 
 @pytest.fixture
@@ -212,3 +213,54 @@ def test_a_file_in_the_way_is_not_removed(tmp_path: Path):
     with pytest.raises(StoreError, match="is not a directory"):
         replace_directory(target, write("new", "2"))
     assert target.read_text() == "mine"
+
+
+def packed_step(store: Store) -> tuple[Step, Packed]:
+    step = Step(name="train", inputs={"data": "aa"})
+
+    def work(folder: Path) -> None:
+        (folder / "logs").mkdir()
+        (folder / "logs/log.txt").write_text("x")
+        (folder / "model").write_text("weights")
+
+    return step, store.pack(store.run(step, work).directory.name)
+
+
+def test_what_one_store_packs_another_has(store: Store, tmp_path: Path):
+    step, packed = packed_step(store)
+    other = Store(tmp_path / "other")
+    for _ in range(2):  # what is there stays
+        other.put(packed)
+    taken, given = other.find(step), store.find(step)
+    assert taken is not None
+    assert (taken.digest, taken.seconds) == (given.digest, given.seconds)
+    assert taken.path("logs/log.txt").read_text() == "x"
+    assert list((tmp_path / "other/work").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda packed: {"key": "0" * 64},
+        lambda packed: {"files": {**packed.files, "model": b"other weights"}},
+        lambda packed: {"files": {"model": packed.files["model"]}},
+        lambda packed: {"manifest": packed.manifest.replace(b'"train"', b'"prune"')},
+        lambda packed: {"manifest": b"{}"},
+        lambda packed: {
+            "files": {"../model": packed.files["model"], "logs/log.txt": packed.files["logs/log.txt"]},
+            "manifest": packed.manifest.replace(b'"model"', b'"../model"'),
+        },
+    ],
+)
+def test_what_is_no_whole_artifact_is_not_taken(store: Store, tmp_path: Path, change):
+    _, packed = packed_step(store)
+    other = Store(tmp_path / "other")
+    with pytest.raises(StoreError) as caught:
+        other.put(replace(packed, **change(packed)))
+    assert caught.value.what.endswith("is damaged")
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_is_not_there_cannot_be_packed(store: Store):
+    with pytest.raises(StoreError, match="cannot read the cache"):
+        store.pack("0" * 64)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,21 @@ def begin(emb: Any, cluster: Any, *arguments: str, cache: Path) -> subprocess.Po
     )
 
 
+def worker_in(cache: Path, process: subprocess.Popen[str]) -> int:
+    """The process of Ray that is at a stage in this cache."""
+    while True:
+        assert process.poll() is None, process.stderr.read()
+        if any(path.is_file() for path in (cache / "store/work").rglob("*")):
+            for path in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):
+                    environment = (path / "environ").read_bytes()
+                    if (path / "cmdline").read_bytes().startswith(b"ray::build_on_node") and bytes(
+                        cache
+                    ) in environment:
+                        return int(path.name)
+        time.sleep(0.02)
+
+
 def figures(sweep: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Everything that does not depend on the machine's mood."""
     return [(one["scheme"], one["runtime"], *one["accuracies"], one["bytes"]) for one in sweep["configurations"]]
@@ -89,10 +106,11 @@ def test_a_killed_node_costs_no_trial_and_doubles_none(
 def test_a_node_with_a_store_of_its_own_gets_what_there_is_and_gives_what_it_makes(
     emb: Any, here: dict[str, Any], cluster: Any, tmp_path: Path
 ) -> None:
-    """The unpruned network, which is trained already, goes there; the pruned one comes back."""
+    """The unpruned network, trained already, goes there; the pruned one comes back, though its process is killed once."""
     add_node(cluster, tmp_path / "own")
     pruning = ("--seeds", "1", "--prune", "channels:0.5", "--prune-epochs", "1")
     with begin(emb, cluster, *SHORT, *pruning, "--output", "pruned", cache=emb.home / "cache") as process:
+        os.kill(worker_in(tmp_path / "own", process), signal.SIGKILL)
         out, err = process.communicate()
     assert process.returncode == 0, err
     assert json.loads(out)["failures"] == {}
@@ -136,16 +154,16 @@ def closed_port() -> int:
             ("--engine", "ray", "--address", "127.0.0.1:PORT"),
             "error: there is no Ray cluster to reach at 127.0.0.1:PORT\n"
             "  why: connection refused\n"
-            "  fix: start one (ray start --head), or check the address and the firewall: "
-            "ray status --address HOST:PORT\n",
+            "  fix: start one (ray start --head), or check the address, the firewall and the cluster's token "
+            "(RAY_AUTH_TOKEN)\n",
         ),
     ],
 )
 def test_a_fault_is_told_before_any_work(emb: Any, arguments: tuple[str, ...], message: str) -> None:
     port = str(closed_port())
-    given = [argument.replace("PORT", port) for argument in arguments]
+    given = [argument.replace("127.0.0.1:PORT", f"127.0.0.1:{port}") for argument in arguments]
     done = emb.run("sweep", "lenet", *SHORT, *given, "--output", "nothing", expect=2)
-    assert done.stderr == message.replace(":PORT\n  why", f":{port}\n  why")
+    assert done.stderr == message.replace("127.0.0.1:PORT", f"127.0.0.1:{port}")
     assert not (emb.home / "nothing").exists()
 
 
