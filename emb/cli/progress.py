@@ -128,7 +128,7 @@ class Trials:
 
     def planned(self, names: Sequence[str], processes: int) -> None:
         self._count = len(names)
-        self._tell(f"{len(names)} trials, {processes} at a time")
+        self._tell(f"{len(names)} trials, at most {processes} at a time")
 
     def goes_on(self, name: str, stage: str, share: float | None) -> None:
         if name not in self._tasks:

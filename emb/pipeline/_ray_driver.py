@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -72,7 +73,9 @@ def _connected(address: str | None) -> Iterator[None]:
     # Before Ray is imported. It would report its use to its makers, and warn of what it will do otherwise one day.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    _authenticate(address)
+    if address is None and "RAY_AUTH_MODE" not in os.environ:
+        # Only this sweep may use its Ray. Of itself Ray would leave such a token in the user's home directory.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex + uuid.uuid4().hex}
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -99,18 +102,11 @@ def _connected(address: str | None) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _authenticate(address: str | None) -> None:
-    """Ray's tokens, as far as it does not see to them itself; what the user has set stays."""
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    if address is None:
-        # Else it would leave one in the user's home directory.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex + uuid.uuid4().hex}
-    else:
-        # Ray sends the token that there is only if it is told to.
-        named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-        if named or (Path.home() / ".ray" / "auth_token").is_file():
-            os.environ["RAY_AUTH_MODE"] = "token"
+def _said(error: Exception) -> str:
+    """The line of Ray's error that says what happened: the last one of a traceback, else the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (named or lines)[-1 if named else 0]
 
 
 @contextmanager
@@ -205,7 +201,7 @@ class _Cluster:
             except ray.exceptions.RayError as error:
                 raise SpecError(
                     f"the node {host} of the Ray cluster cannot run emb",
-                    why=str(error).strip().splitlines()[-1].strip(),
+                    why=_said(error),
                     fix="install there what is installed here: the same emb, in the Python that Ray runs in",
                 ) from error
             if found["facts"] != ours:
@@ -305,17 +301,19 @@ class _Cluster:
             # Which leaves it fewer neighbours; one of them may have been what took the memory.
             now.needs[name] = min(2 * now.needs[name], most)
             self._again(now, name, None if now.deaths[name] < _DEATHS else died_twice(name))
-        except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError):
+        except (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError) as error:
             now.losses[name] += 1
             lost = RuntimeFailure(
-                f"{_LOSSES} nodes were lost while they were at {name}",
-                why="their machines or their Ray ended",
-                fix="run the sweep again: what is done is kept",
+                f"{name} was lost {_LOSSES} times on the Ray cluster",
+                why=_said(error),
+                fix="see that its nodes keep running and reach each other and this machine, and run the sweep again: "
+                "what is done is kept",
             )
             self._again(now, name, None if now.losses[name] < _LOSSES else lost)
         except ray.exceptions.RayError as error:
-            last = str(error).strip().splitlines()[-1].strip()
-            self._say_end(name, RuntimeFailure(f"{name} failed on the Ray cluster", why=last, fix="report this"))
+            self._say_end(
+                name, RuntimeFailure(f"{name} failed on the Ray cluster", why=_said(error), fix="report this")
+            )
         else:
             self._say_end(name, done.error or self._incomplete(name, now.orders[name], done.host))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from emb.pipeline.build import Order
 
 # Conversion: above every peak of a whole build that benchmarks/full_size.py measured, all its processes together, by
-# 0.1 to 0.6 GiB: GoogLeNet 1.7 GiB with 7 M parameters, ResNet-50 2.6 with 26 M, VGG-16 7.0 with 138 M, OverFeat 7.2
+# 0.1 to 0.8 GiB: GoogLeNet 1.7 GiB with 7 M parameters, ResNet-50 2.6 with 26 M, VGG-16 7.0 with 138 M, OverFeat 7.2
 # with 146 M.
 _BASE_BYTES = 2 * 2**30
 _CONVERSION_BYTES = 40  # for each parameter

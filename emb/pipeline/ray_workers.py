@@ -190,7 +190,8 @@ def unreachable(address: str | None, *, why: str) -> SpecError:
     return SpecError(
         f"there is no Ray cluster to reach at {address}",
         why=why,
-        fix="start one (ray start --head), or check the address, the firewall and the cluster's token (RAY_AUTH_TOKEN)",
+        fix="start one (ray start --head), or check the address and the firewall; if it wants a token, set "
+        "RAY_AUTH_MODE=token",
     )
 
 

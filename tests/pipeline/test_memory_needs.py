@@ -32,7 +32,7 @@ TRAINED = {
 def test_every_peak_that_was_measured_has_room_and_little_more() -> None:
     orders = {name: Order(recipe=name, overrides={"train.epochs": 0}) for name in CONVERTED}
     needs = {name: need / GIB for name, need in memory_needs(orders).items()}
-    assert {name: need for name, need in needs.items() if not CONVERTED[name] < need < CONVERTED[name] + 0.7} == {}
+    assert {name: need for name, need in needs.items() if not CONVERTED[name] < need < CONVERTED[name] + 0.85} == {}
     trained = {
         f"{name} {batch}": Order(recipe=name, data="digits", overrides={"train.batch_size": batch})
         for name, batch in TRAINED

@@ -62,10 +62,8 @@ def worker_in(cache: Path, process: subprocess.Popen[str]) -> int:
         if any(path.is_file() for path in (cache / "store/work").rglob("*")):
             for path in Path("/proc").glob("[0-9]*"):
                 with suppress(OSError):
-                    environment = (path / "environ").read_bytes()
-                    if (path / "cmdline").read_bytes().startswith(b"ray::build_on_node") and bytes(
-                        cache
-                    ) in environment:
+                    begun_there = bytes(cache) in (path / "environ").read_bytes()
+                    if begun_there and (path / "cmdline").read_bytes().startswith(b"ray::build_on_node"):
                         return int(path.name)
         time.sleep(0.02)
 
@@ -106,7 +104,7 @@ def test_a_killed_node_costs_no_trial_and_doubles_none(
 def test_a_node_with_a_store_of_its_own_gets_what_there_is_and_gives_what_it_makes(
     emb: Any, here: dict[str, Any], cluster: Any, tmp_path: Path
 ) -> None:
-    """The unpruned network, trained already, goes there; the pruned one comes back, though its process is killed once."""
+    """The unpruned network, trained already, goes there; the pruned one comes back, its process being killed once."""
     add_node(cluster, tmp_path / "own")
     pruning = ("--seeds", "1", "--prune", "channels:0.5", "--prune-epochs", "1")
     with begin(emb, cluster, *SHORT, *pruning, "--output", "pruned", cache=emb.home / "cache") as process:
@@ -154,8 +152,8 @@ def closed_port() -> int:
             ("--engine", "ray", "--address", "127.0.0.1:PORT"),
             "error: there is no Ray cluster to reach at 127.0.0.1:PORT\n"
             "  why: connection refused\n"
-            "  fix: start one (ray start --head), or check the address, the firewall and the cluster's token "
-            "(RAY_AUTH_TOKEN)\n",
+            "  fix: start one (ray start --head), or check the address and the firewall; if it wants a token, set "
+            "RAY_AUTH_MODE=token\n",
         ),
     ],
 )
