@@ -18,6 +18,19 @@ from emb.cli.options import (
     PruneEpochs,
     complete_recipe,
 )
+from emb.cli.search_options import (
+    Constraints,
+    Maximize,
+    Minimize,
+    Search,
+    Storage,
+    Trials,
+    Vary,
+    parameters_of,
+    question_of,
+    require_search,
+    run_search,
+)
 
 if TYPE_CHECKING:
     from emb.spec.sweep import Grid
@@ -37,7 +50,8 @@ def sweep(
         str | None, typer.Option(metavar="METHOD:GOAL,...", help="Prunings to try: none,channels:0.3,channels:0.5.")
     ] = None,
     width: Annotated[
-        str | None, typer.Option(metavar="FACTOR,...", help="Widths of the network to try: 0.5,1.")
+        str | None,
+        typer.Option(metavar="FACTOR,...", help="Widths of the network to try: 0.5,1."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Build each with so many seeds.")] = 1,
     target: Annotated[
@@ -58,33 +72,70 @@ def sweep(
         Path | None, typer.Option(metavar="DIR", help="Where the builds go; sweeps/<recipe> by default.")
     ] = None,
     as_json: Json = False,
+    search: Search = False,
+    trials: Trials = None,
+    constraints: Constraints = None,
+    minimize: Minimize = None,
+    maximize: Maximize = None,
+    vary: Vary = None,
+    storage: Storage = None,
 ) -> None:
     """Build every combination, and show which are on the frontier of accuracy against size and time.
 
     What trials share is done once. Interrupted, it goes on where it was when it is run again. Times are taken at the
-    end, one after the other, when nothing else runs.
+    end, one after the other, when nothing else runs. With --search, Optuna chooses what to try, judged by validation
+    images; what is best under the constraints is built.
     """
+    overrides = {
+        "quantize.schemes": quantize,
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "prune.epochs": prune_epochs,
+        "prune.distill": distill or None,
+    }
+    if search:
+        parameters, scheme = parameters_of(width=width, prune=prune, quantize=quantize, vary=vary)
+        run_search(
+            recipe,
+            question=question_of(constraints, minimize, maximize),
+            parameters=parameters,
+            trials=trials,
+            storage=storage,
+            jobs=jobs,
+            seeds=seeds,
+            target=target,
+            data=data,
+            data_dir=data_dir,
+            overrides={**overrides, "quantize.schemes": scheme},
+            assignments=assignments,
+            output=output,
+            as_json=as_json,
+        )
+        return
+    require_search(
+        {
+            "--trials": trials,
+            "--constraint": constraints,
+            "--minimize": minimize,
+            "--maximize": maximize,
+            "--vary": vary,
+        }
+    )
     from emb.cli.output import print_json, stdout
-    from emb.cli.progress import Trials
+    from emb.cli.progress import Trials as Bars
     from emb.pipeline.sweep import sweep as run_sweep
 
     grid = _grid(width=width, prune=prune, target=target, seeds=seeds)
-    with Trials() as trials:
+    with Bars() as bars:
         report = run_sweep(
             recipe,
             grid,
-            listener=trials,
+            listener=bars,
             output_directory=output,
             processes=jobs,
             data=data,
             data_dir=data_dir,
-            overrides={
-                "quantize.schemes": quantize,
-                "train.epochs": epochs,
-                "train.batch_size": batch_size,
-                "prune.epochs": prune_epochs,
-                "prune.distill": distill or None,
-            },
+            overrides=overrides,
             assignments=assignments or (),
         )
     if as_json:

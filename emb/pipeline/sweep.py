@@ -87,7 +87,7 @@ def sweep(
         replace_json(
             directory / SWEEP, {"recipe": wanted.name, "trials": [trial.to_json() for trial in trials.values()]}
         )
-    count = min(processes or _processes(), len(trials))
+    count = min(processes or processes_here(), len(trials))
     listener.planned(list(trials), count)
     failures = _make_ready(orders, trials, processes=count, listener=listener)
     for name in orders:
@@ -118,7 +118,8 @@ def _overrides(trial: Trial, recipe: Recipe, given: Mapping[str, Any]) -> dict[s
     return {**given, **own}
 
 
-def _processes() -> int:
+def processes_here() -> int:
+    """Trials to make ready at a time: one for each core, as far as memory goes."""
     cores = describe_machine().cores
     available = _available_bytes()
     return max(1, min(cores, available // PROCESS_BYTES if available is not None else 1))
