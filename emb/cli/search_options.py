@@ -46,7 +46,6 @@ Storage = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        envvar="EMB_STORAGE",
         help="Where a search keeps its trials, for several processes: postgresql://USER@HOST/NAME; "
         "a file beside the builds by default.",
     ),

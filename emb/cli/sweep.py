@@ -119,6 +119,7 @@ def sweep(
             "--minimize": minimize,
             "--maximize": maximize,
             "--vary": vary,
+            "--storage": storage,
         }
     )
     from emb.cli.output import print_json, stdout

@@ -107,14 +107,14 @@ def search(
     require_replaceable(directory, kind="search", manifest=SEARCH)
     address = address_of(storage, directory=directory)
     name = f"{wanted.name}-{_digest(ask, question, space)}"
-    with directory_lock(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        if not (directory / SEARCH).exists():
-            replace_json(directory / SEARCH, {"recipe": wanted.name, "study": name})
+    if address.is_file:
+        _begin(directory, recipe=wanted.name, study=name)
     database = open_database(address, name=name)
     study = Study(database, name=name, question=question, space=space, seed=wanted.train.seed)
     count = min(processes or processes_here(), trials)
     try:
+        # Not before a server has answered.
+        _begin(directory, recipe=wanted.name, study=name)
         done = study.trials()
         listener.search_begins(space, question, total=trials, done=len(done), processes=count)
         _make_trials(study, ask, question, total=trials, processes=count, listener=listener)
@@ -162,6 +162,14 @@ def _asked(
     if shared.target is not None:
         load_target(shared.target)
     return ask, space
+
+
+def _begin(directory: Path, *, recipe: str, study: str) -> None:
+    """Make it a directory of a search, if it is none yet."""
+    with directory_lock(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        if not (directory / SEARCH).exists():
+            replace_json(directory / SEARCH, {"recipe": recipe, "study": study})
 
 
 def _resolved(order: Order) -> Recipe:

@@ -126,7 +126,11 @@ def _open_server(address: Address, *, name: str) -> tuple[Guard, RDBStorage]:
             storage = _storage(address.url, {"pool_pre_ping": True, "connect_args": _POSTGRESQL})
     finally:
         tables.close()
-    return ServerGuard(engine, name=name), storage
+    try:
+        return ServerGuard(engine, name=name), storage
+    except BaseException:
+        storage.engine.dispose()
+        raise
 
 
 def _storage(url: URL, engine: dict[str, Any]) -> RDBStorage:

@@ -88,11 +88,11 @@ class ServerGuard:
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        from sqlalchemy.exc import DBAPIError
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             _call(self._connection, "pg_advisory_lock", self._key)
-        except DBAPIError:
+        except SQLAlchemyError:
             # The server may have been restarted meanwhile. Who took this process for dead has its trials now.
             self._connection.close()
             self._connection = self._connected()
@@ -100,7 +100,7 @@ class ServerGuard:
         try:
             yield
         finally:
-            with suppress(DBAPIError):  # with the connection, the lock is gone as well
+            with suppress(SQLAlchemyError):  # with the connection, the lock is gone as well
                 _call(self._connection, "pg_advisory_unlock", self._key)
 
     def is_alive(self, owner: str) -> bool:
