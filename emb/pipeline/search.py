@@ -30,7 +30,7 @@ from emb.pipeline.search_study import Claim, Study
 from emb.pipeline.sweep import PAGE, processes_here
 from emb.pipeline.trial_plan import time_of, validation_of
 from emb.pipeline.validation import RUNTIME_OF
-from emb.pipeline.workers import TrialListener, make_ready
+from emb.pipeline.workers import Crew, TrialListener, make_ready
 from emb.spec.pruning import NONE
 from emb.spec.recipe import Recipe
 from emb.spec.report import Row
@@ -117,14 +117,19 @@ def search(
         _begin(directory, recipe=wanted.name, study=name)
         done = study.trials()
         listener.search_begins(space, question, total=trials, done=len(done), processes=count)
-        _make_trials(study, ask, question, total=trials, processes=count, listener=listener)
-        found = study.trials()
+        with Crew() as crew:
+            _make_trials(study, ask, question, total=trials, processes=count, listener=listener, crew=crew)
+            found = study.trials()
+            best = best_of(found, question)
+            orders = {
+                one.name: replace(ask.order(one.values), output_directory=directory / one.name) for one in _some(best)
+            }
+            _make_winners_ready(orders, processes=count, listener=listener, crew=crew)
     finally:
         study.close()
     if not any(trial.metrics for trial in found):
-        raise _nothing(found, ask)
-    best = best_of(found, question)
-    built = _build_winners(_some(best), ask, directory, processes=count, listener=listener)
+        raise _nothing(found)
+    built = _build_winners(orders, listener=listener)
     report = SearchReport(
         directory=str(directory),
         page=str(directory / PAGE) if built else "",
@@ -193,13 +198,20 @@ def _digest(ask: _Ask, question: Question, space: Space) -> str:
 
 
 def _make_trials(
-    study: Study, ask: _Ask, question: Question, *, total: int, processes: int, listener: SearchListener
+    study: Study,
+    ask: _Ask,
+    question: Question,
+    *,
+    total: int,
+    processes: int,
+    listener: SearchListener,
+    crew: Crew,
 ) -> None:
     """Until the search has all its trials: as many side by side as there are processes, then their times one by one."""
     while True:
         claims = study.claim(processes, total=total)
         if claims:
-            _make_claims(study, claims, ask, question, processes=processes, listener=listener)
+            _make_claims(study, claims, ask, question, processes=processes, listener=listener, crew=crew)
         elif study.are_others_at_work():
             listener.waits()
             time.sleep(_POLL_S)
@@ -215,11 +227,12 @@ def _make_claims(
     *,
     processes: int,
     listener: SearchListener,
+    crew: Crew,
 ) -> None:
     named = {f"trial-{claim.number}": claim for claim in claims}
     orders = {name: replace(ask.order(claim.values), is_trial=True) for name, claim in named.items()}
     alone = [name for name, order in orders.items() if _takes_times(_resolved(order))]
-    failures = make_ready(orders, processes=processes, alone=alone, listener=listener)
+    failures = make_ready(orders, processes=processes, alone=alone, listener=listener, crew=crew)
     fatal: EmbError | None = None
     for name, claim in named.items():
         error, metrics = failures.get(name), None
@@ -271,23 +284,22 @@ def _some(best: Sequence[SearchTrial]) -> list[SearchTrial]:
     return [best[place] for place in places]
 
 
-def _build_winners(
-    winners: Sequence[SearchTrial], ask: _Ask, directory: Path, *, processes: int, listener: SearchListener
-) -> list[Path]:
-    """As `emb build` would: the directories."""
-    orders = {
-        trial.name: replace(ask.order(trial.values), output_directory=directory / trial.name) for trial in winners
-    }
-    if orders:
-        listener.winners(list(orders))
-        alone = [name for name, order in orders.items() if _takes_times(_resolved(order))]
-        failures = make_ready(orders, processes=processes, alone=alone, listener=listener)
-        for error in failures.values():
-            raise error
+def _make_winners_ready(orders: Mapping[str, Order], *, processes: int, listener: SearchListener, crew: Crew) -> None:
+    if not orders:
+        return
+    listener.winners(list(orders))
+    alone = [name for name, order in orders.items() if _takes_times(_resolved(order))]
+    failures = make_ready(orders, processes=processes, alone=alone, listener=listener, crew=crew)
+    for error in failures.values():
+        raise error
+
+
+def _build_winners(orders: Mapping[str, Order], *, listener: SearchListener) -> list[Path]:
+    """As `emb build` would, with times and test images: the directories."""
     for name, order in orders.items():
         listener.timing(name)
         build_order(order)
-    return [directory / name for name in orders]
+    return [order.output_directory for order in orders.values() if order.output_directory]
 
 
 def _tested(build: Path, order: Order) -> Row:
@@ -297,7 +309,7 @@ def _tested(build: Path, order: Order) -> Row:
     return next(row for row in rows if row.runtime == RUNTIME_OF[file.format])
 
 
-def _nothing(found: Sequence[SearchTrial], ask: _Ask) -> EmbError:
+def _nothing(found: Sequence[SearchTrial]) -> EmbError:
     """All trials failed: the first reason."""
     from emb.errors import ModelError
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from emb.errors import EmbError, RuntimeFailure
 from emb.pipeline.build import Order, build_untimed
@@ -38,19 +38,43 @@ class _Worker:
     name: str
 
 
+class Crew:
+    """Processes that stay for the next orders, as each takes seconds to import what it needs; a context."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.idle:
+            worker.connection.close()
+            worker.process.join()
+
+
 def make_ready(
-    orders: Mapping[str, Order], *, processes: int, alone: Sequence[str], listener: TrialListener
+    orders: Mapping[str, Order],
+    *,
+    processes: int,
+    alone: Sequence[str],
+    listener: TrialListener,
+    crew: Crew | None = None,
 ) -> dict[str, EmbError]:
     """`build_untimed` of every order: name -> what went wrong, for those where something did.
 
     alone: names that must not run beside others. They come last, one at a time.
+    crew: whose processes are taken and left there; without one they end here.
     An order whose process dies is tried once more, by itself; it may have been the neighbour that took the memory.
     """
+    if crew is None:
+        with Crew() as own:
+            return make_ready(orders, processes=processes, alone=alone, listener=listener, crew=own)
     failures: dict[str, EmbError] = {}
     together = [name for name in orders if name not in alone]
-    died = _run(orders, together, processes, failures, listener)
-    died += _run(orders, alone, 1, failures, listener)
-    for name in _run(orders, died, 1, failures, listener):
+    died = _run(orders, together, processes, failures, listener, crew)
+    died += _run(orders, alone, 1, failures, listener, crew)
+    for name in _run(orders, died, 1, failures, listener, crew):
         failures[name] = RuntimeFailure(
             f"the process of {name} died twice",
             why="it was ended from outside, or memory ran out",
@@ -66,6 +90,7 @@ def _run(
     processes: int,
     failures: dict[str, EmbError],
     listener: TrialListener,
+    crew: Crew,
 ) -> list[str]:
     """Until all have ended; the names of orders whose process died."""
     waiting = deque(names)
@@ -74,7 +99,7 @@ def _run(
     try:
         while waiting or workers:
             while waiting and len(workers) < processes:
-                workers.append(_begin(waiting.popleft(), orders))
+                workers.append(_begin(waiting.popleft(), orders, crew))
             for ready in wait([worker.connection for worker in workers]):
                 worker = next(one for one in workers if one.connection is ready)
                 try:
@@ -94,9 +119,8 @@ def _run(
                     worker.name = waiting.popleft()
                     _hand_over(worker, orders)
                 else:
-                    worker.connection.close()
-                    worker.process.join()
                     workers.remove(worker)
+                    crew.idle.append(worker)
     finally:
         for worker in workers:
             worker.process.terminate()
@@ -104,7 +128,12 @@ def _run(
     return died
 
 
-def _begin(name: str, orders: Mapping[str, Order]) -> _Worker:
+def _begin(name: str, orders: Mapping[str, Order], crew: Crew) -> _Worker:
+    if crew.idle:
+        worker = crew.idle.pop()
+        worker.name = name
+        _hand_over(worker, orders)
+        return worker
     # A fork would copy TensorFlow's threads in whatever state they are.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
