@@ -6,38 +6,33 @@ nothing.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from emb import data as data_sets
-from emb.bench import describe_machine, machine_digest
+from emb.bench import describe_machine
 from emb.errors import DataError, EmbError, StoreError
 from emb.pipeline.build import Order, build_order, judge_order
-from emb.pipeline.digests import digest_of_path
 from emb.pipeline.json_files import read_json, replace_json
 from emb.pipeline.output import require_replaceable
 from emb.pipeline.page import write_page
-from emb.pipeline.recipes import load_target
 from emb.pipeline.reports import overview, read_build
-from emb.pipeline.request import data_request, resolve
+from emb.pipeline.search_ask import Ask, ask_of, digest_of, resolved
 from emb.pipeline.search_database import address_of, open_database
-from emb.pipeline.search_space import space_for
 from emb.pipeline.search_study import Claim, Study
 from emb.pipeline.sweep import PAGE, processes_here
 from emb.pipeline.trial_plan import time_of, validation_of
 from emb.pipeline.validation import RUNTIME_OF
 from emb.pipeline.workers import Crew, TrialListener, make_ready
-from emb.spec.pruning import NONE
 from emb.spec.recipe import Recipe
 from emb.spec.report import Row
 from emb.spec.search import Question, SearchTrial, best_of, nearest_of
 from emb.spec.search_report import SearchReport
 from emb.spec.space import Parameter, Space
-from emb.store import canonical_json, directory_lock
+from emb.store import directory_lock
 
 SEARCH = "search.json"
 # Of a frontier, so many are built; the others stand in the table as they were judged.
@@ -54,24 +49,6 @@ class SearchListener(TrialListener, Protocol):
     def waits(self) -> None: ...
     def timing(self, name: str) -> None: ...
     def winners(self, names: Sequence[str]) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ask:
-    """What every order of the search has in common."""
-
-    recipe: Recipe
-    shared: Order
-    fields: Mapping[str, Any]
-    prunes: bool
-
-    def order(self, values: Mapping[str, Any]) -> Order:
-        """A build with these values. What is said of pruning is no matter where it prunes nothing."""
-        fields = {**self.fields, **values}
-        pruning = values.get("prune", NONE if not self.recipe.prune.is_asked_for else "")
-        if pruning == NONE and self.prunes:
-            fields = {key: value for key, value in fields.items() if not key.startswith("prune.")}
-        return replace(self.shared, overrides=fields)
 
 
 def search(
@@ -98,108 +75,65 @@ def search(
     fault, or if the storage or the data fail, which is no fault of a trial.
     """
     began = time.monotonic()
-    fields = {key: value for key, value in (overrides or {}).items() if value is not None}
-    bare = {key: value for key, value in fields.items() if not key.startswith("prune.")}
     shared = Order(recipe=recipe, data=data, data_dir=data_dir, target=target, assignments=tuple(assignments))
-    wanted = resolve(recipe, data=data, overrides=bare, assignments=assignments)
-    ask, space = _asked(wanted, shared, fields, parameters)
-    directory = output_directory or Path("sweeps") / f"{wanted.name}-search"
+    ask = ask_of(shared, overrides or {}, parameters)
+    name = f"{ask.recipe.name}-{digest_of(ask, question)}"
+    directory = output_directory or Path("sweeps") / f"{ask.recipe.name}-search"
     require_replaceable(directory, kind="search", manifest=SEARCH)
     address = address_of(storage, directory=directory)
-    name = f"{wanted.name}-{_digest(ask, question, space)}"
     if address.is_file:
-        _begin(directory, recipe=wanted.name, study=name)
-    database = open_database(address, name=name)
-    study = Study(database, name=name, question=question, space=space, seed=wanted.train.seed)
+        _begin(directory, study=name)
     count = min(processes or processes_here(), trials)
-    try:
+    seed = ask.recipe.train.seed
+    with closing(open_database(address, name=name)) as database, Crew() as crew:
         # Not before a server has answered.
-        _begin(directory, recipe=wanted.name, study=name)
-        done = study.trials()
-        listener.search_begins(space, question, total=trials, done=len(done), processes=count)
-        with Crew() as crew:
-            _make_trials(study, ask, question, total=trials, processes=count, listener=listener, crew=crew)
-            found = study.trials()
-            best = best_of(found, question)
-            orders = {
-                one.name: replace(ask.order(one.values), output_directory=directory / one.name) for one in _some(best)
-            }
-            _make_winners_ready(orders, processes=count, listener=listener, crew=crew)
-    finally:
-        study.close()
+        _begin(directory, study=name)
+        study = Study(database, name=name, question=question, space=ask.space, seed=seed)
+        done = len(study.trials())
+        listener.search_begins(ask.space, question, total=trials, done=done, processes=count)
+        _make_trials(study, ask, question, total=trials, processes=count, listener=listener, crew=crew)
+        found = study.trials()
+        best = best_of(found, question)
+        orders = {
+            one.number: replace(ask.order(one.values), output_directory=directory / one.name) for one in _some(best)
+        }
+        _make_winners_ready(orders, processes=count, listener=listener, crew=crew)
     if not any(trial.metrics for trial in found):
         raise _nothing(found)
     built = _build_winners(orders, listener=listener)
+    if built:
+        write_page(list(built.values()), directory / PAGE)
     report = SearchReport(
         directory=str(directory),
         page=str(directory / PAGE) if built else "",
         study=name,
         storage=address.shown,
         question=question,
-        space=tuple(map(str, space.parameters)),
+        space=tuple(map(str, ask.space.parameters)),
         trials=found,
         best=tuple(trial.number for trial in best),
         nearest=None if best else nearest_of(found, question),
-        sections=overview(built) if built else (),
-        builds={trial.number: str(directory / trial.name) for trial in _some(best)},
-        tests={trial.number: _tested(directory / trial.name, ask.order(trial.values)) for trial in _some(best)},
+        sections=overview(list(built.values())) if built else (),
+        builds={number: str(build) for number, build in built.items()},
+        tests={number: _tested(build, orders[number]) for number, build in built.items()},
         machine=describe_machine().title,
         seconds=round(time.monotonic() - began, 3),
     )
-    if built:
-        write_page(built, directory / PAGE)
     replace_json(directory / SEARCH, report.to_json())
     return report
 
 
-def _asked(
-    recipe: Recipe, shared: Order, fields: Mapping[str, Any], parameters: Sequence[Parameter]
-) -> tuple[_Ask, Space]:
-    """The orders' common part and the space, of which every choice and both ends of every range can be resolved."""
-    space = space_for(recipe, parameters)
-    prunings = [one for one in space.parameters if one.field == "prune"]
-    prunes = recipe.prune.is_asked_for or any(value != NONE for one in prunings for value in one.samples)
-    ask = _Ask(recipe=recipe, shared=shared, fields=fields, prunes=prunes)
-    first = {one.field: one.samples[0] for one in space.parameters}
-    for one in space.parameters:
-        for value in one.samples:
-            _resolved(ask.order({**first, one.field: value}))
-    if shared.target is not None:
-        load_target(shared.target)
-    return ask, space
-
-
-def _begin(directory: Path, *, recipe: str, study: str) -> None:
+def _begin(directory: Path, *, study: str) -> None:
     """Make it a directory of a search, if it is none yet."""
     with directory_lock(directory):
         directory.mkdir(parents=True, exist_ok=True)
         if not (directory / SEARCH).exists():
-            replace_json(directory / SEARCH, {"recipe": recipe, "study": study})
-
-
-def _resolved(order: Order) -> Recipe:
-    return resolve(str(order.recipe), data=order.data, overrides=order.overrides, assignments=order.assignments)
-
-
-def _digest(ask: _Ask, question: Question, space: Space) -> str:
-    """Of all that decides what a trial is and how it is judged, with the images and, where times count, the machine."""
-    request = data_request(ask.recipe, data_dir=ask.shared.data_dir)
-    document = {
-        "recipe": asdict(ask.recipe),
-        "fields": dict(ask.fields),
-        "target": ask.shared.target,
-        "question": str(question),
-        "space": [str(one) for one in space.parameters],
-        "data": data_sets.digest(ask.recipe.data.name, request),
-        "model": digest_of_path(Path(ask.recipe.model.file)) if ask.recipe.model.file else "",
-        "machine": machine_digest(describe_machine()) if question.is_timed else "",
-    }
-    return hashlib.sha256(canonical_json(document).encode()).hexdigest()[:12]
+            replace_json(directory / SEARCH, {"study": study})
 
 
 def _make_trials(
     study: Study,
-    ask: _Ask,
+    ask: Ask,
     question: Question,
     *,
     total: int,
@@ -222,7 +156,7 @@ def _make_trials(
 def _make_claims(
     study: Study,
     claims: Sequence[Claim],
-    ask: _Ask,
+    ask: Ask,
     question: Question,
     *,
     processes: int,
@@ -231,7 +165,7 @@ def _make_claims(
 ) -> None:
     named = {f"trial-{claim.number}": claim for claim in claims}
     orders = {name: replace(ask.order(claim.values), is_trial=True) for name, claim in named.items()}
-    alone = [name for name, order in orders.items() if _takes_times(_resolved(order))]
+    alone = [name for name, order in orders.items() if _takes_times(resolved(order))]
     failures = make_ready(orders, processes=processes, alone=alone, listener=listener, crew=crew)
     fatal: EmbError | None = None
     for name, claim in named.items():
@@ -284,22 +218,24 @@ def _some(best: Sequence[SearchTrial]) -> list[SearchTrial]:
     return [best[place] for place in places]
 
 
-def _make_winners_ready(orders: Mapping[str, Order], *, processes: int, listener: SearchListener, crew: Crew) -> None:
+def _make_winners_ready(orders: Mapping[int, Order], *, processes: int, listener: SearchListener, crew: Crew) -> None:
     if not orders:
         return
-    listener.winners(list(orders))
-    alone = [name for name, order in orders.items() if _takes_times(_resolved(order))]
-    failures = make_ready(orders, processes=processes, alone=alone, listener=listener, crew=crew)
+    named = {f"trial-{number}": order for number, order in orders.items()}
+    listener.winners(list(named))
+    alone = [name for name, order in named.items() if _takes_times(resolved(order))]
+    failures = make_ready(named, processes=processes, alone=alone, listener=listener, crew=crew)
     for error in failures.values():
         raise error
 
 
-def _build_winners(orders: Mapping[str, Order], *, listener: SearchListener) -> list[Path]:
-    """As `emb build` would, with times and test images: the directories."""
-    for name, order in orders.items():
-        listener.timing(name)
-        build_order(order)
-    return [order.output_directory for order in orders.values() if order.output_directory]
+def _build_winners(orders: Mapping[int, Order], *, listener: SearchListener) -> dict[int, Path]:
+    """As `emb build` would, with times and test images: number -> directory."""
+    built = {}
+    for number, order in orders.items():
+        listener.timing(f"trial-{number}")
+        built[number] = build_order(order).directory
+    return built
 
 
 def _tested(build: Path, order: Order) -> Row:

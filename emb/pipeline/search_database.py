@@ -43,7 +43,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """An open one."""
+    """An open one; `close` ends this process's claims."""
 
     address: Address
     storage: RDBStorage

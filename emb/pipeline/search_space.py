@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any
 
@@ -19,14 +19,24 @@ _JUDGES = ("data", "input", "name")
 _SEED = "train.seed"
 
 
-def space_for(recipe: Recipe, wanted: Sequence[Parameter]) -> Space:
+def space_for(recipe: Recipe, wanted: Sequence[Parameter], *, said: Collection[str] = ()) -> Space:
     """What is to be varied, each over values of the field's own type; without any, what usually matters.
 
-    Whether the recipe has the fields and takes the values is not looked at here.
-    Raises SpecError for what no search may vary, and for a range of what is no number.
+    said: fields that options set.  Whether the recipe has the fields and takes the values is not looked at here.
+    Raises SpecError for what no search may vary, for what is also set, and for a range of what is no number.
     """
+    for one in wanted:
+        if one.field in said:
+            raise SpecError(f"{one.field} is both set and varied", fix="leave out one of the two")
+    wanted = wanted or [one for one in _usual(recipe) if one.field not in said]
+    if not wanted:
+        raise SpecError(
+            "there is nothing to vary",
+            why="the model has no width that is not set, and no training whose learning rate is not",
+            fix="name it: --prune channels:0.2..0.8, --quantize int8,int16x8, or --vary FIELD=LOW..HIGH",
+        )
     try:
-        return Space(parameters=tuple(_typed(recipe, one) for one in wanted or _usual(recipe)))
+        return Space(parameters=tuple(_typed(recipe, one) for one in wanted))
     except ValueError as error:
         raise SpecError(f"the search cannot be: {error}", fix="name each field once") from None
 
@@ -83,10 +93,7 @@ def _arguments(recipe: Recipe) -> Mapping[str, Any]:
 
 
 def _usual(recipe: Recipe) -> list[Parameter]:
-    """The width, where the network has one, and the learning rate; pruning, which trains once more, is to be asked for.
-
-    Raises SpecError where neither matters.
-    """
+    """The network's width and the learning rate, if there are such. Pruning, which trains again, is to be asked for."""
     found = []
     if recipe.model.builder and "width" in _arguments(recipe):
         width = float(recipe.model.arguments.get("width", 1.0))  # type: ignore[arg-type]
@@ -94,10 +101,4 @@ def _usual(recipe: Recipe) -> list[Parameter]:
     if recipe.train.epochs:
         rate = recipe.train.learning_rate
         found.append(Parameter(field="train.learning_rate", domain=Range(low=rate / 3, high=rate * 3, log=True)))
-    if not found:
-        raise SpecError(
-            "there is nothing to vary",
-            why="the model is not trained here, and has no width",
-            fix="name it: --prune channels:0.2..0.8, --quantize int8,int16x8, or --vary FIELD=LOW..HIGH",
-        )
     return found

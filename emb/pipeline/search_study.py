@@ -94,9 +94,6 @@ class Study:
             found = self._study.get_trials(deepcopy=False)
         return tuple(_finished(one) for one in found if one.state.is_finished() and not _repeats(one))
 
-    def close(self) -> None:
-        self._database.close()
-
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
         with explained_failure(self._database.address), self._database.guard.exclusively():

@@ -41,7 +41,7 @@ def opened() -> Iterator[Callable[..., Study]]:
 
         def opens(*arguments: Any, **named: Any) -> Study:
             study = open_study(*arguments, **named)
-            stack.callback(study.close)
+            stack.callback(study._database.close)
             return study
 
         yield opens
@@ -74,7 +74,7 @@ def test_broken_off_it_goes_on_as_if_it_had_not_been(tmp_path: Path, opened: Cal
     first = opened(None, tmp_path / "parts")
     searched(first, total=4)
     left = first.claim(2, total=12)  # and no result: as if it died here
-    first.close()
+    first._database.close()
     second = opened(None, tmp_path / "parts")
     assert second.claim(2, total=12) == left
     for claim in left:
@@ -90,7 +90,7 @@ def test_two_share_the_trials_and_one_takes_over_what_the_other_left(
     assert [claim.number for claim in (*ours, *theirs)] == [0, 1, 2]
     assert one.claim(2, total=3) == []
     assert one.are_others_at_work()
-    other.close()
+    other._database.close()
     assert one.claim(2, total=3) == theirs
     again = opened(None, tmp_path)
     assert again.claim(2, total=3) == []
