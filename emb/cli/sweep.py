@@ -69,7 +69,8 @@ def sweep(
     distill: Distill = False,
     assignments: Assignments = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the builds go; sweeps/<recipe> by default.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the builds go; sweeps/<recipe> or sweeps/<recipe>-search by default."),
     ] = None,
     as_json: Json = False,
     search: Search = False,

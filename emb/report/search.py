@@ -99,9 +99,10 @@ def _missed(report: SearchReport) -> list[str]:
 def _told_miss(constraint: Constraint, value: float) -> str:
     metric = constraint.metric
     if value == constraint.limit:
-        return f"{metric.name} {metric.figure(value)}, which is not beyond the limit"
+        return f"{metric.name} {metric.figure(value)}, which is the limit itself"
     direction = "above" if value > constraint.limit else "below"
-    gap = metric.told(abs(value - constraint.limit))
+    difference = abs(value - constraint.limit)
+    gap = f"{metric.figure(difference)} points" if metric.kind == "percent" else metric.told(difference)
     return f"{metric.name} {metric.figure(value)}, {gap} {direction} the limit"
 
 

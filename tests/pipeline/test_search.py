@@ -153,7 +153,7 @@ def test_two_share_a_search_on_postgresql_and_one_is_killed(own: Any, postgresql
     one = begin(own, *asked, "--output", "one", **cache)
     other = begin(own, *asked, "--output", "other", "--json", **cache)
     killed_after("/4  trial-", one)
-    out, err = other.communicate()
+    out, err = other.communicate(timeout=600)  # where the dead one's trial was not seen to be free, for ever
     assert other.returncode == 1, err  # nothing is that small
     found = json.loads(out)
     assert [trial["number"] for trial in found["trials"]] == [0, 1, 2, 3]

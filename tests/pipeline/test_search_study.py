@@ -204,7 +204,7 @@ def test_nothing_is_lost_or_doubled_on_postgresql_whoever_dies(postgresql: Any, 
     workers.append(begin())
     told = []
     for worker in workers:
-        out, err = worker.communicate()
+        out, err = worker.communicate(timeout=300)  # where a dead one's trials were not seen to be free, for ever
         assert worker.returncode == (-signal.SIGKILL if worker in workers[:2] else 0), err
         told += [int(line) for line in out.split() if line != "ready"]
     trials = opened(postgresql.url, Path()).trials()
