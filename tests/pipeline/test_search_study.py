@@ -18,7 +18,7 @@ import pytest
 from emb.errors import SpecError, StoreError
 from emb.pipeline.search_database import address_of, open_database
 from emb.pipeline.search_study import MOST_REPEATS, Study
-from emb.spec.search import METRICS, Objective, Question, SearchTrial, constraint_of
+from emb.spec.search import METRICS, Objective, Question, SearchTrial, best_of, constraint_of
 from emb.spec.space import Space, parameter_of
 
 QUESTION = Question(
@@ -29,9 +29,16 @@ SPACE = Space(parameters=(parameter_of("width=0.1..2:log"), parameter_of("epochs
 SMALL = Space(parameters=(parameter_of("kind=a,b"), parameter_of("epochs=1..2")))
 
 
-def open_study(storage: str | None, directory: Path, *, space: Space = SPACE, name: str = "lenet") -> Study:
+def open_study(
+    storage: str | None,
+    directory: Path,
+    *,
+    space: Space = SPACE,
+    name: str = "lenet",
+    question: Question = QUESTION,
+) -> Study:
     database = open_database(address_of(storage, directory=directory), name=name)
-    return Study(database, name=name, question=QUESTION, space=space, seed=0)
+    return Study(database, name=name, question=question, space=space, seed=0)
 
 
 @pytest.fixture
@@ -60,6 +67,7 @@ def searched(study: Study, *, total: int, at_once: int = 2) -> tuple[SearchTrial
     return study.trials()
 
 
+@pytest.mark.slow
 def test_a_search_has_its_trials_and_learns_from_them(tmp_path: Path, opened: Callable[..., Study]) -> None:
     trials = searched(opened(None, tmp_path), total=24)
     assert [trial.number for trial in trials] == list(range(24))
@@ -69,6 +77,16 @@ def test_a_search_has_its_trials_and_learns_from_them(tmp_path: Path, opened: Ca
     assert sum(trial in kept for trial in trials[12:]) >= 6
 
 
+@pytest.mark.slow
+def test_several_objectives_end_in_a_frontier(tmp_path: Path, opened: Callable[..., Study]) -> None:
+    smaller = Objective(metric=METRICS["bytes"], direction="minimize")
+    question = Question(objectives=(*QUESTION.objectives, smaller), constraints=QUESTION.constraints)
+    best = best_of(searched(opened(None, tmp_path, question=question), total=14), question)
+    assert len(best) >= 2
+    assert all(trial.metrics["bytes"] <= 20_000 for trial in best)
+
+
+@pytest.mark.slow
 def test_broken_off_it_goes_on_as_if_it_had_not_been(tmp_path: Path, opened: Callable[..., Study]) -> None:
     whole = searched(opened(None, tmp_path / "whole"), total=12)
     first = opened(None, tmp_path / "parts")
@@ -185,6 +203,7 @@ while True:
 TOTAL = 24
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_doubled_on_postgresql_whoever_dies(postgresql: Any, opened: Callable[..., Study]) -> None:
     """Three processes, two of which are killed somewhere; a fourth comes later."""
     program = WORKER.format(tests=str(Path(__file__).parent), total=TOTAL)
@@ -214,6 +233,7 @@ def test_nothing_is_lost_or_doubled_on_postgresql_whoever_dies(postgresql: Any, 
     assert len(told) == len(set(told)) >= TOTAL - 2
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_is_told_and_nothing_is_lost(postgresql: Any, opened: Callable[..., Study]) -> None:
     study = opened(postgresql.url, Path(), name="gone")
     claims = study.claim(2, total=3)
@@ -237,6 +257,7 @@ def test_a_server_that_goes_away_is_told_and_nothing_is_lost(postgresql: Any, op
     assert [trial.number for trial in searched(opened(postgresql.url, Path(), name="gone"), total=3)] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_wrong_password_is_told(postgresql: Any, opened: Callable[..., Study]) -> None:
     wrong = postgresql.url.replace(postgresql.password, "wr0ng")
     with pytest.raises(StoreError) as caught:
