@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from emb.errors import EmbError
+    from emb.spec.search import Metric, Question, SearchTrial
+    from emb.spec.space import Space
     from emb.train import Progress
 
 
@@ -170,3 +172,40 @@ class Line:
             width = self._console.width - 1
             self._console.file.write(f"\r{text[:width]:{width}}\r")
             self._console.file.flush()
+
+
+class Searched(Trials):
+    """A pipeline.search.SearchListener: the same, with a line for what each trial came to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._metrics: tuple[Metric, ...] = ()
+        self._is_told_to_wait = False
+
+    def search_begins(self, space: Space, question: Question, *, total: int, done: int, processes: int) -> None:
+        from emb.spec.search import METRICS
+
+        self._count = total
+        self._metrics = tuple(dict.fromkeys((METRICS["accuracy"], METRICS["bytes"], *question.metrics)))
+        self._tell(f"to {question}")
+        self._tell(f"over {space}")
+        found = f", {done} of them done" if done else ""
+        self._tell(f"{total} trials{found}, {processes} at a time")
+
+    def has_ended(self, name: str, error: EmbError | None) -> None:
+        if task := self._tasks.pop(name, None):
+            self._display.remove_task(task)
+
+    def told(self, trial: SearchTrial, *, done: int, misses: bool) -> None:
+        from emb.report.search import told_trial
+
+        self._is_told_to_wait = False
+        self._tell(f"{done}/{self._count}  {told_trial(trial, self._metrics)}" + ("  (misses)" if misses else ""))
+
+    def waits(self) -> None:
+        if not self._is_told_to_wait:
+            self._tell("waiting for trials of other processes")
+        self._is_told_to_wait = True
+
+    def winners(self, names: Sequence[str]) -> None:
+        self._tell(f"building {', '.join(names)}")

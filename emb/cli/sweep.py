@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,20 @@ from emb.cli.options import (
     Json,
     PruneEpochs,
     complete_recipe,
+)
+from emb.cli.search_options import (
+    Constraints,
+    Maximize,
+    Minimize,
+    Search,
+    Storage,
+    Trials,
+    Vary,
+    parameters_of,
+    question_of,
+    require_one,
+    require_search,
+    run_search,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +54,8 @@ def sweep(
         str | None, typer.Option(metavar="METHOD:GOAL,...", help="Prunings to try: none,channels:0.3,channels:0.5.")
     ] = None,
     width: Annotated[
-        str | None, typer.Option(metavar="FACTOR,...", help="Widths of the network to try: 0.5,1.")
+        str | None,
+        typer.Option(metavar="FACTOR,...", help="Widths of the network to try: 0.5,1."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Build each with so many seeds.")] = 1,
     target: Annotated[
@@ -75,41 +90,85 @@ def sweep(
     distill: Distill = False,
     assignments: Assignments = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the builds go; sweeps/<recipe> by default.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the builds go; sweeps/<recipe> or sweeps/<recipe>-search by default."),
     ] = None,
     as_json: Json = False,
+    search: Search = False,
+    trials: Trials = None,
+    constraints: Constraints = None,
+    minimize: Minimize = None,
+    maximize: Maximize = None,
+    vary: Vary = None,
+    storage: Storage = None,
 ) -> None:
     """Build every combination, and show which are on the frontier of accuracy against size and time.
 
     What trials share is done once. Interrupted, it goes on where it was when it is run again. Times are taken at the
-    end, one after the other, when nothing else runs.
+    end, one after the other, when nothing else runs. With --search, Optuna chooses what to try, judged by validation
+    images; what is best under the constraints is built.
     """
-    from emb.cli.output import print_json, stdout
-    from emb.cli.progress import Trials
-    from emb.pipeline.sweep import sweep as run_sweep
-
-    grid = _grid(width=width, prune=prune, target=target, seeds=seeds)
+    overrides = {
+        "quantize.schemes": quantize,
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "prune.epochs": prune_epochs,
+        "prune.distill": distill or None,
+    }
     memory_bytes = None if trial_memory is None else int(trial_memory * 2**30)
     workers = _workers(engine, address=address, cpus=trial_cpus, gpus=trial_gpus, memory_bytes=memory_bytes)
-    with workers as (make_ready, room), Trials() as trials:
-        report = run_sweep(
+    common: dict[str, Any] = {"data": data, "data_dir": data_dir, "assignments": assignments or ()}
+    if search:
+        question = question_of(constraints, minimize, maximize)
+        parameters, scheme = parameters_of(width=width, prune=prune, quantize=quantize, vary=vary)
+        require_one(seeds=seeds, target=target)
+        with workers as (make_ready, room):
+            run_search(
+                recipe,
+                question,
+                parameters,
+                trials=trials,
+                as_json=as_json,
+                storage=storage,
+                output_directory=output,
+                processes=jobs or room,
+                make_ready=make_ready,
+                target=target,
+                overrides={**overrides, "quantize.schemes": scheme},
+                **common,
+            )
+        return
+    require_search(
+        {
+            "--trials": trials,
+            "--constraint": constraints,
+            "--minimize": minimize,
+            "--maximize": maximize,
+            "--vary": vary,
+            "--storage": storage,
+        }
+    )
+    grid = _grid(width=width, prune=prune, target=target, seeds=seeds)
+    with workers as (make_ready, room):
+        _run_grid(
             recipe,
             grid,
-            listener=trials,
+            as_json=as_json,
             output_directory=output,
             processes=jobs or room,
             make_ready=make_ready,
-            data=data,
-            data_dir=data_dir,
-            overrides={
-                "quantize.schemes": quantize,
-                "train.epochs": epochs,
-                "train.batch_size": batch_size,
-                "prune.epochs": prune_epochs,
-                "prune.distill": distill or None,
-            },
-            assignments=assignments or (),
+            overrides=overrides,
+            **common,
         )
+
+
+def _run_grid(recipe: str, grid: Grid, *, as_json: bool, **options: Any) -> None:
+    from emb.cli.output import print_json, stdout
+    from emb.cli.progress import Trials as Bars
+    from emb.pipeline.sweep import sweep
+
+    with Bars() as bars:
+        report = sweep(recipe, grid, listener=bars, **options)
     if as_json:
         print_json(report.to_json())
     else:
@@ -129,7 +188,7 @@ def _workers(
 
     from emb.errors import SpecError
     from emb.pipeline.ray_workers import Share, on_ray
-    from emb.pipeline.workers import make_ready
+    from emb.pipeline.workers import Crew, make_ready
 
     if engine not in ("local", "ray"):
         raise SpecError(f"unknown engine {engine!r}", fix="known: local, ray")
@@ -137,7 +196,8 @@ def _workers(
         given = {"--address": address, "--trial-cpus": cpus, "--trial-gpus": gpus}
         for option in (name for name, value in given.items() if value is not None):
             raise SpecError(f"{option} does not apply to --engine local", fix="leave it out, or take --engine ray")
-        yield partial(make_ready, trial_bytes=memory_bytes), None
+        with Crew() as crew:
+            yield partial(make_ready, trial_bytes=memory_bytes, crew=crew), None
         return
     with on_ray(address, share=Share(cpus=cpus, gpus=gpus or 0.0, memory_bytes=memory_bytes)) as cluster:
         yield cluster.make_ready, cluster.processes

@@ -17,12 +17,13 @@ from emb.pipeline.digests import digest_of_path
 from emb.pipeline.edgetpu import in_forms
 from emb.pipeline.engine import Engine, choose_engine, keras_on_tensorflow
 from emb.pipeline.json_files import read_json, write_json
-from emb.pipeline.plan import TIMED, Plan, plan
+from emb.pipeline.plan import TIMED, Plan, PlannedFile, plan
 from emb.pipeline.recipes import load_target
 from emb.pipeline.request import data_request, resolve
 from emb.pipeline.rows import assemble
 from emb.pipeline.stage import Context, Listener, Silence, Stage, Work, code_digest, versions
 from emb.pipeline.targeting import Aim
+from emb.pipeline.trial_plan import trial_plan
 from emb.spec.recipe import Recipe
 from emb.spec.report import Report
 from emb.store import Artifact, Step, Store
@@ -42,7 +43,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What `build` takes, as a value that can go to another process."""
+    """What `build` takes, as a value that can go to another process.
+
+    is_trial: of a search, to be judged by validation images: see emb.pipeline.trial_plan.
+    """
 
     recipe: str | Path
     data: str | Path | None = None
@@ -56,6 +60,7 @@ class Order:
     target: str | None = None
     force: bool = False
     forms: bool = False
+    is_trial: bool = False
 
 
 def build(
@@ -122,8 +127,27 @@ def build_untimed(order: Order, *, listener: Listener | None = None) -> None:
     """Everything of a build into the store but what a busy machine would spoil, the times. Writes no directory."""
     with keras_on_tensorflow():
         _, _, ready = _ready(order, listener)
-        stages = tuple(stage for stage in ready.plan.stages if stage.group != TIMED)
-        run(replace(ready, plan=replace(ready.plan, stages=stages)))
+        _, failures = run(_untimed(ready))
+    if order.is_trial and failures:
+        raise next(iter(failures.values()))
+
+
+def judge_order(order: Order, *, timed: bool) -> tuple[PlannedFile, Mapping[str, Artifact]]:
+    """The file that a trial is judged by, and the artifacts of all its stages; whatever is in the store is found there.
+
+    timed: take its times as well. Raises the EmbError of a stage that fails.
+    """
+    with keras_on_tensorflow():
+        _, _, ready = _ready(order, None)
+        done, failures = run(ready if timed else _untimed(ready))
+    if failures:
+        raise next(iter(failures.values()))
+    return ready.plan.files[0], done
+
+
+def _untimed(ready: Prepared) -> Prepared:
+    stages = tuple(stage for stage in ready.plan.stages if stage.group != TIMED)
+    return replace(ready, plan=replace(ready.plan, stages=stages))
 
 
 def in_store(order: Order) -> tuple[tuple[str, ...], bool]:
@@ -151,6 +175,8 @@ def _ready(order: Order, listener: Listener | None) -> tuple[Path, Mapping[str, 
     engine = engine_for(wanted, backend=order.backend, devices=order.devices)
     output.require_replaceable(directory)
     ready = prepare(wanted, engine, data_dir=order.data_dir, trust_model=order.trust_model, listener=listener, aim=aim)
+    if order.is_trial:
+        ready = replace(ready, plan=trial_plan(ready.plan, ready.recipe, data_digest=ready.data_digest))
     return directory, taken, ready
 
 

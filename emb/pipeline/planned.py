@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from emb.pipeline import quantized_training, repairing, stages, training_stages
+from emb.pipeline import quantized_training, repairing, stages, training_stages, validation
 from emb.pipeline.drawing import draw_curves, draw_surface
 from emb.pipeline.engine import Engine
 from emb.pipeline.pretrained import IMAGENET
@@ -34,7 +34,7 @@ _OWN_CODE = (
 # What trains a model on, or repairs it, on its way to int8.
 _QUANTIZED_CODE = ("train", "data", "layers", "graph", "export", "quantize", *_OWN_CODE)
 _REPAIRING_CODE = tuple(
-    f"pipeline/{name}.py" for name in ("quantized_training", "repairing", "repair_bench", "keeping_float")
+    f"pipeline/{name}.py" for name in ("quantized_training", "repairing", "repair_bench", "keeping_float", "validation")
 )
 
 _DOCTOR_CODE = (
@@ -287,6 +287,19 @@ def verify_stage(
         tools=versions((runtime if runtime != "litert" else "ai-edge-litert", "numpy", "pillow")),
         packages=("runtimes", "graph", "data", "bench", "pipeline/graphs.py", *_OWN_CODE),
         optional=True,
+    )
+
+
+def validate_stage(recipe: Recipe, file_format: Format, source: str, *, data_digest: str) -> Stage:
+    """What a file's own runtime answers on the validation images."""
+    runtime = validation.RUNTIME_OF[file_format]
+    return replace(
+        verify_stage(recipe, file_format, source, runtime, "default", data_digest=data_digest),
+        name=f"validate {source}",
+        group="validate",
+        work=partial(validation.validate, file_format=file_format, source=source),
+        needs=(source,),
+        packages=("runtimes", "data", "pipeline/validation.py", *_OWN_CODE),
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from emb.pipeline.quantized_models import Candidate, float_operations, known_in
 from emb.pipeline.stage import Work
 from emb.pipeline.stages import write_float
+from emb.pipeline.validation import correct_of
 from emb.spec.contract import Pixels
 from emb.spec.repair import FloatLayers
 from emb.spec.scheme import Scheme
@@ -54,12 +55,7 @@ class Bench:
 
     def correct_of(self, path: Path) -> int:
         """How many validation images a .tflite file gives the right class on LiteRT."""
-        from emb.runtimes import open_runtime
-
-        validation = self.work.context.dataset.validation
-        with open_runtime("litert", model=path) as process:
-            scores = process.scores(validation.images, pixels=Pixels())
-        return int(np.sum(scores.argmax(axis=1) == validation.labels))
+        return correct_of(path, self.work, pixels=Pixels())
 
     def judge(self, folder: Path) -> int:
         """The same of the file that becomes of the model.keras and ranges.json in `folder`."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from emb.errors import EmbError, RuntimeFailure
 from emb.pipeline.build import Order, build_untimed
@@ -64,6 +64,21 @@ class _Room:
         return None
 
 
+class Crew:
+    """Processes that stay for the next orders, as each takes seconds to import what it needs; a context."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.idle:
+            worker.connection.close()
+            worker.process.join()
+
+
 def make_ready(
     orders: Mapping[str, Order],
     *,
@@ -71,22 +86,29 @@ def make_ready(
     alone: Sequence[str],
     listener: TrialListener,
     trial_bytes: int | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, EmbError]:
     """`build_untimed` of every order: name -> what went wrong, for those where something did.
 
     processes: at most so many at a time, and no more than have room in memory beside each other.
     alone: names that must not run beside others. They come last, one at a time.
     trial_bytes: memory for each order; by default what its network is reckoned to take.
+    crew: whose processes are taken and left there; without one they end here.
     An order whose process dies is tried once more, by itself; it may have been the neighbour that took the memory.
     """
+    if crew is None:
+        with Crew() as own:
+            return make_ready(
+                orders, processes=processes, alone=alone, listener=listener, trial_bytes=trial_bytes, crew=own
+            )
     failures: dict[str, EmbError] = {}
     together = [name for name in orders if name not in alone]
     one_by_one = processes == 1 or len(together) < 2
     needs = dict.fromkeys(orders, trial_bytes or 0) if trial_bytes or one_by_one else memory_needs(orders)
     room = _Room(needs=needs, bytes=available_bytes())
-    died = _run(orders, together, processes, room, failures, listener)
-    died += _run(orders, alone, 1, room, failures, listener)
-    for name in _run(orders, died, 1, room, failures, listener):
+    died = _run(orders, together, processes, room, failures, listener, crew)
+    died += _run(orders, alone, 1, room, failures, listener, crew)
+    for name in _run(orders, died, 1, room, failures, listener, crew):
         failures[name] = died_twice(name)
         listener.has_ended(name, failures[name])
     return failures
@@ -108,6 +130,7 @@ def _run(
     room: _Room,
     failures: dict[str, EmbError],
     listener: TrialListener,
+    crew: Crew,
 ) -> list[str]:
     """Until all have ended; the names of orders whose process died."""
     waiting = deque(names)
@@ -116,7 +139,7 @@ def _run(
     try:
         while waiting or workers:
             while len(workers) < processes and (name := room.next_of(waiting, [one.name for one in workers])):
-                workers.append(_begin(name, orders))
+                workers.append(_begin(name, orders, crew))
             for ready in wait([worker.connection for worker in workers]):
                 worker = next(one for one in workers if one.connection is ready)
                 try:
@@ -136,9 +159,8 @@ def _run(
                     worker.name = name
                     _hand_over(worker, orders)
                 else:
-                    worker.connection.close()
-                    worker.process.join()
                     workers.remove(worker)
+                    crew.idle.append(worker)
     finally:
         for worker in workers:
             worker.process.terminate()
@@ -146,7 +168,12 @@ def _run(
     return died
 
 
-def _begin(name: str, orders: Mapping[str, Order]) -> _Worker:
+def _begin(name: str, orders: Mapping[str, Order], crew: Crew) -> _Worker:
+    if crew.idle:
+        worker = crew.idle.pop()
+        worker.name = name
+        _hand_over(worker, orders)
+        return worker
     # A fork would copy TensorFlow's threads in whatever state they are.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
