@@ -223,9 +223,13 @@ def test_nothing_is_lost_or_doubled_on_postgresql_whoever_dies(postgresql: Any, 
     workers.append(begin())
     told = []
     for worker in workers:
-        out, err = worker.communicate(timeout=300)  # where a dead one's trials were not seen to be free, for ever
-        assert worker.returncode == (-signal.SIGKILL if worker in workers[:2] else 0), err
-        told += [int(line) for line in out.split() if line != "ready"]
+        with worker:
+            assert worker.stdout is not None
+            assert worker.stderr is not None
+            worker.wait(timeout=300)  # where a dead one's trials were not seen to be free, for ever
+            # Not communicate(), which would pass over what was read ahead for the first line.
+            told += [int(line) for line in worker.stdout.read().split() if line != "ready"]
+            assert worker.returncode == (-signal.SIGKILL if worker in workers[:2] else 0), worker.stderr.read()
     trials = opened(postgresql.url, Path()).trials()
     assert [trial.number for trial in trials] == list(range(TOTAL))
     assert all(trial.metrics == metrics_of(trial.values) for trial in trials)
