@@ -126,6 +126,22 @@ def test_a_node_with_a_store_of_its_own_gets_what_there_is_and_gives_what_it_mak
     assert sorted(both) == sorted(there)
 
 
+@pytest.mark.slow
+def test_the_trials_of_a_search_go_there_too(emb: Any, cluster: Any, tmp_path: Path) -> None:
+    """To a node with a store of its own; the search judges and builds what comes back."""
+    add_node(cluster, tmp_path / "own")
+    search = ("--search", "--trials", "2", "--width", "0.3..0.4", "--constraint", "bytes<=1MB")
+    short = ("--epochs", "1", "--set", "export.formats=['tflite']", "--output", "searched")
+    with begin(emb, cluster, *search, *short, cache=emb.home / "cache") as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    found = json.loads(out)
+    assert [(trial["number"], trial["error"]) for trial in found["trials"]] == [(0, ""), (1, "")]
+    assert len(list((tmp_path / "own/store/artifacts").glob("*/validation.json"))) == 2
+    (best,) = found["best"]
+    assert (emb.home / found["builds"][str(best)] / "lenet-int8.tflite").is_file()
+
+
 # Faults
 
 
