@@ -3,13 +3,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: lenet test test-fast test-family test-board board board-stop check golden docs screenshots bench bench-peers lock clean help
+.PHONY: lenet test test-fast test-family test-long test-board board board-stop check golden docs screenshots bench bench-peers lock clean help
 
 help:
 	@echo "make lenet      set up .venv and build an int8 LeNet on the embedded data"
 	@echo "make test       set up .venv and run all tests that need no board"
 	@echo "make test-fast  the unit tests alone"
 	@echo "make test-family  a narrow build of every recipe that make test leaves out (half an hour)"
+	@echo "make test-long  tests of half a minute and more, for which CI has no time"
 	@echo "make test-board   deploys to an emulated arm64 board and breaks them off (hours; QEMU, see docs/how-to/emulated-board.md)"
 	@echo "make board      make and boot the emulated board; make board-stop ends it"
 	@echo "make check      ruff, mypy, import contracts, help texts in the docs"
@@ -24,13 +25,16 @@ lenet: .venv/runtime
 	$(BIN)/emb build lenet --quantize int8
 
 test: .venv/dev
-	$(BIN)/pytest -n 2 --dist loadfile -m "not family and not board"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not family and not long and not board"
 
 test-fast: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not board"
 
 test-family: .venv/dev
 	$(BIN)/pytest -n 2 -m family
+
+test-long: .venv/dev
+	$(BIN)/pytest -n 2 --dist loadfile -m long
 
 # A board has as many cores as the smallest machine that runs this.
 BOARDS ?= 1

@@ -273,6 +273,7 @@ def test_floats_are_those_of_the_named_layers(repaired: dict[str, Any], emb: Any
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_same_bytes_again_and_nothing_done_twice(
     repaired: dict[str, Any], emb: Any, irreparable: Path, tmp_path: Path
 ) -> None:

@@ -165,10 +165,11 @@ def test_two_share_a_search_on_postgresql_and_one_is_killed(own: Any, postgresql
 
 @pytest.mark.slow
 def test_a_database_that_goes_away_loses_nothing(own: Any, searched: dict[str, Any], postgresql: Any) -> None:
-    """The trials are those in the cache."""
+    """The first trials are those in the cache; the others take longer than a server to stop."""
     asked = (*SHORT, *SPACE, "--constraint", "bytes<=1kB", "--storage", postgresql.url, "--output", "gone")
-    process = begin(own, *asked)
-    while "2/4  trial-" not in process.stderr.readline():
+    more = (*asked, "--trials", "12")
+    process = begin(own, *more)
+    while "4/12  trial-" not in process.stderr.readline():
         assert process.poll() is None
     postgresql.stop()
     try:
