@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 
 from emb.bench.statistics import bootstrap_median, percentile
+from emb.spec.comparison import LEAST_DIFFERENCE
 from emb.spec.latency import LatencySummary, Round
 
 # With fewer, no interval between two of them holds the median with 95 %: 1 - 2 / 2**5 is 94 %.
@@ -25,12 +26,13 @@ def summary_of(rounds: Sequence[Round], *, threads: int) -> LatencySummary:
     """rounds: at least one, each of a fresh process.
 
     Where a process's memory comes to lie decides up to a few percent of its speed, and all of its runs share that. So
-    the median is that of the rounds' medians, and its interval is over rounds. p90 and p99 are of all runs together.
+    the median is that of the rounds' medians, and its interval is over rounds, and reaches 1 % to either side at least:
+    the same machine has another median a minute later. p90 and p99 are of all runs together.
     """
     runs = sum(len(one.samples_ns) for one in rounds)
     medians_us = tuple(median(one.samples_ns) / 1000 for one in rounds)
-    low, high = bootstrap_median(medians_us) if len(rounds) >= LEAST_ROUNDS else (None, None)
     median_us, p90_us = median(medians_us), _percentile_us(rounds, 90)
+    low, high = _interval(medians_us, median_us) if len(rounds) >= LEAST_ROUNDS else (None, None)
     return LatencySummary(
         median_us=median_us,
         low_us=low,
@@ -42,6 +44,11 @@ def summary_of(rounds: Sequence[Round], *, threads: int) -> LatencySummary:
         round_medians_us=medians_us,
         noise=noise(median_us=median_us, low_us=low, high_us=high, p90_us=p90_us),
     )
+
+
+def _interval(medians_us: Sequence[float], median_us: float) -> tuple[float, float]:
+    low, high = bootstrap_median(medians_us)
+    return min(low, (1 - LEAST_DIFFERENCE) * median_us), max(high, (1 + LEAST_DIFFERENCE) * median_us)
 
 
 def _percentile_us(rounds: Sequence[Round], percent: int) -> float:

@@ -52,9 +52,9 @@ def bench(
     """Measure a model file on every runtime, or with --host a deployed build on its board.
 
     Latency with its interval, cold start, images a second, peak memory, energy where there is a counter; accuracy too,
-    where there are test images. With --compare two models in turn, with the
-    interval of their ratio and McNemar's test. On a board: with one thread and with all, the
-    clock, temperature and power before and after, and the test images sent there; kept in the build's boards/.
+    where there are test images. With --compare two models in turn, with the interval of their ratio and McNemar's
+    test. On a board: with one thread and with all, the clock, temperature and firmware's flags before and after,
+    energy where there is a sensor, and the test images sent there; kept in the build's boards/.
     """
     from emb.errors import SpecError
 

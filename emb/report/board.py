@@ -81,10 +81,20 @@ def _notes(report: BoardReport) -> list[str]:
     kept = {run.kept_one_run_in for run in report.runs} - {1}
     if kept:
         lines.append(f"one run in {' or '.join(map(str, sorted(kept)))} was kept as a sample")
+    lines += _energy(report)
     lines.append(f"accuracy: {report.images}")
     if report.identical is not None:
         lines.append(f"{report.identical:,} of {report.compared:,} outputs are the bits that this machine gives")
     return lines
+
+
+def _energy(report: BoardReport) -> list[str]:
+    found = [
+        f"{_threads(run)}: {energy_uj:,.0f} µJ an image by the sensor {sensor}, idle power included"
+        for run in report.runs
+        for sensor, energy_uj in run.energy_uj.items()
+    ]
+    return found or ["energy: not measured: the board exposes no sensor of power"]
 
 
 def _threads(run: BoardRun) -> str:

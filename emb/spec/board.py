@@ -51,11 +51,12 @@ class BoardState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardMoment:
-    """Clock and temperature during a measurement. at_ns: since its begin."""
+    """Clock, temperature and power during a measurement. at_ns: since its begin.  power_w: sensor -> watts."""
 
     at_ns: int
     frequency_hz: tuple[int | None, ...] | None
     temperature_c: Mapping[str, float] | None
+    power_w: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +158,21 @@ class BoardRun:
         return percentile(self.latency_ns, 99) / 1000
 
     @property
+    def energy_uj(self) -> dict[str, float]:
+        """Sensor -> energy of one image: its mean power times the time from one image to the next.
+
+        All that the sensor sees is in it, idle power too. Empty where the board has none, or where one run was kept.
+        """
+        gaps = len(self.start_ns) - 1
+        seen = [moment.power_w for moment in self.course if moment.power_w]
+        if not gaps or not seen:
+            return {}
+        image_us = (self.start_ns[-1] - self.start_ns[0]) / gaps / self.kept_one_run_in / 1000
+        sensors = dict.fromkeys(sensor for powers in seen for sensor in powers)
+        watts = {sensor: [powers[sensor] for powers in seen if sensor in powers] for sensor in sensors}
+        return {sensor: sum(read) / len(read) * image_us for sensor, read in watts.items()}
+
+    @property
     def first_us(self) -> float:
         """The median of the first second."""
         return self.sustained[0].median_us
@@ -193,6 +209,7 @@ class BoardRun:
             "p90_us": self.p90_us,
             "p99_us": self.p99_us,
             "sustained_us": self.sustained_us,
+            "energy_uj": self.energy_uj,
             "curve": [asdict(point) for point in self.sustained],
             **asdict(self),
         }

@@ -33,7 +33,8 @@ class LatencySummary:
 
     runs: timed inferences behind the quantiles.  p99_us: None for too few of them.
     round_medians_us: of each fresh process that was measured; empty where one process was.  median_us is then the
-    median of these, and low_us, high_us its 95 % bootstrap interval, None for too few rounds.
+    median of these, and low_us, high_us its 95 % bootstrap interval, at least 1 % to either side; None for too few
+    rounds.
     noise: why the figures are to be doubted, each reason in words; empty for none.
     """
 

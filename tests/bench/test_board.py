@@ -84,6 +84,18 @@ def test_the_sustained_curve() -> None:
     assert [point.at_s for point in run(start_ns=(0, 2 * 10**9), latency_ns=(2 * 10**9, 10**9)).sustained] == [0, 2]
 
 
+def test_energy_is_mean_power_times_the_time_from_image_to_image() -> None:
+    assert run().energy_uj == {}
+    powers: tuple[dict[str, float] | None, ...] = ({"ina226": 3.0}, None, {"ina226": 5.0, "late": 1.0})
+    course = tuple(
+        BoardMoment(at_ns=second, frequency_hz=None, temperature_c=None, power_w=power)
+        for second, power in enumerate(powers)
+    )
+    # Half a second from sample to sample, of which each stands for ten images: 4 W times 50 ms.
+    assert run(course=course, kept_one_run_in=10).energy_uj == pytest.approx({"ina226": 200_000, "late": 50_000})
+    assert run(course=course, start_ns=(7,), latency_ns=(10**10,)).energy_uj == {}
+
+
 def test_a_single_run_is_a_measurement() -> None:
     one = run(start_ns=(7,), latency_ns=(10**10,), course=())
     assert (one.median_us, one.sustained_us, one.first_us) == (1e7, 1e7, 1e7)

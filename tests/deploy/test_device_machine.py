@@ -70,6 +70,17 @@ def test_what_is_not_told_is_none(device: ModuleType, tmp_path: Path) -> None:
     assert state == NOTHING
 
 
+def test_sensors_of_power(device: ModuleType, tmp_path: Path) -> None:
+    hwmon = "sys/class/hwmon/hwmon"
+    write(tmp_path, **{f"{hwmon}0/name": "cpu_thermal\n", f"{hwmon}0/temp1_input": "48686\n"})
+    write(tmp_path, **{f"{hwmon}1/name": "ina226\n", f"{hwmon}1/power1_input": "3275000\n"})
+    write(tmp_path, **{f"{hwmon}2/power1_input": "1500000\n", f"{hwmon}2/power1_label": "5V in\n"})
+    write(tmp_path, **{f"{hwmon}3/name": "ina226\n", f"{hwmon}3/power1_input": "125000\n"})
+    write(tmp_path, **{f"{hwmon}4/name": "broken\n", f"{hwmon}4/power1_input": "\n"})
+    assert device.powers(tmp_path) == {"ina226": 3.275, "hwmon2 5V in": 1.5, "ina226 (hwmon3/power1_input)": 0.125}
+    assert device.powers(tmp_path / "nothing") is None
+
+
 @pytest.mark.parametrize("text", ["", "no", "throttled"])
 def test_flags_that_are_no_number(device: ModuleType, tmp_path: Path, text: str) -> None:
     write(tmp_path, **{"sys/devices/platform/soc/soc:firmware/get_throttled": text})

@@ -575,7 +575,7 @@ def machine() -> dict[str, Any]:
 
 
 def board_state(root: Path = Path("/")) -> dict[str, Any]:
-    """Clock, temperature and power of this moment."""
+    """Clock, temperature and firmware flags of this moment."""
     clocks = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq"))
     raw = throttled_flags(root)
     return {
@@ -606,6 +606,21 @@ def temperatures(root: Path) -> dict[str, float] | None:
         if millidegrees is not None:
             name = text_of(zone / "type") or zone.name
             found[f"{name} ({zone.name})" if name in found else name] = millidegrees / 1000
+    return found or None
+
+
+def powers(root: Path) -> dict[str, float] | None:
+    """Sensor -> watts at this moment, of those that the kernel knows: a board's own, or one wired to its supply.
+
+    Source: kernel documentation, hwmon/sysfs-interface.rst: power[1-*]_input, in microwatts.
+    """
+    found = {}
+    for sensor in sorted((root / "sys/class/hwmon").glob("hwmon*/power[0-9]*_input")):
+        microwatts = number_of(sensor)
+        if microwatts is not None:
+            label = text_of(sensor.with_name(sensor.name.replace("_input", "_label")))
+            name = " ".join(filter(None, (text_of(sensor.parent / "name") or sensor.parent.name, label)))
+            found[f"{name} ({sensor.parent.name}/{sensor.name})" if name in found else name] = microwatts / 1e6
     return found or None
 
 
@@ -827,7 +842,7 @@ def timed(model: Model, images: Any, seconds: float, *, every: int) -> tuple[Any
         runs += 1
         if start >= look:
             root = Path("/")
-            state = {"frequency_hz": frequencies(root), "temperature_c": temperatures(root)}
+            state = {"frequency_hz": frequencies(root), "temperature_c": temperatures(root), "power_w": powers(root)}
             course.append({"at_ns": start - begin, **state})
             look += 1_000_000_000
     gc.enable()
