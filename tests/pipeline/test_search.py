@@ -183,8 +183,9 @@ def test_a_database_that_goes_away_loses_nothing(own: Any, searched: dict[str, A
     assert unreachable.startswith(f"error: cannot use the database {postgresql.shown}\n  why: ")
     assert "nothing has been trained yet" in unreachable
     assert not (own.home / "never").exists()
-    found = json.loads(own.run(*asked, "--json", expect=1).stdout)
-    assert [trial["metrics"]["bytes"] for trial in found["trials"]] == [
+    found = json.loads(own.run(*asked, "--json", expect=1).stdout)["trials"]
+    # It may have told some of the others before.
+    assert [trial["metrics"]["bytes"] for trial in found[:4]] == [
         trial["metrics"]["bytes"] for trial in searched["trials"]
     ]
 
