@@ -93,4 +93,4 @@ def energy_uj_of(rounds: Sequence[Round]) -> float | None:
     """Of one inference: all that was counted by all that ran; None if a round has no count."""
     counted = [one.energy_uj for one in rounds]
     runs = sum(len(one.samples_ns) for one in rounds)
-    return None if None in counted else sum(joules for joules in counted if joules is not None) / runs
+    return None if None in counted else sum(one for one in counted if one is not None) / runs

@@ -49,16 +49,6 @@ class NetworkSize:
     elements: int
 
 
-def available_bytes() -> int | None:
-    """Memory that programs may take without swapping; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else None
-
-
 def memory_needs(orders: Mapping[str, Order]) -> dict[str, int]:
     """name -> bytes. What each distinct network counts is found once, without TensorFlow, and kept in the store."""
     recipes: dict[str, Recipe] = {}

@@ -14,9 +14,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Protocol, Self
 
+from emb.bench import free_memory_bytes
 from emb.errors import EmbError, RuntimeFailure
 from emb.pipeline.build import Order, build_untimed
-from emb.pipeline.memory_needs import available_bytes, memory_needs
+from emb.pipeline.memory_needs import memory_needs
 from emb.pipeline.stage import Silence
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def make_ready(
     together = [name for name in orders if name not in alone]
     one_by_one = processes == 1 or len(together) < 2
     needs = dict.fromkeys(orders, trial_bytes or 0) if trial_bytes or one_by_one else memory_needs(orders)
-    room = _Room(needs=needs, bytes=available_bytes())
+    room = _Room(needs=needs, bytes=free_memory_bytes())
     died = _run(orders, together, processes, room, failures, listener, crew)
     died += _run(orders, alone, 1, room, failures, listener, crew)
     for name in _run(orders, died, 1, room, failures, listener, crew):
