@@ -13,13 +13,15 @@ from emb.spec.measurement import Machine
 
 # In order of preference: x86 and some Arm kernels name the processor, a Raspberry Pi its board.
 _CPU_FIELDS = ("model name", "Model", "Hardware", "cpu model")
+_CPUINFO = Path("/proc/cpuinfo")
+_DEVICE_TREE_HYPERVISOR = Path("/proc/device-tree/hypervisor")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def describe_machine() -> Machine:
     """This machine, now: all but the load stays the same until something is installed or set anew."""
     return Machine(
-        cpu=_cpu_name(_read(Path("/proc/cpuinfo")) or "") or platform.processor() or "unknown",
+        cpu=_first_field(_read(_CPUINFO) or "", _CPU_FIELDS) or platform.processor() or "unknown",
         architecture=platform.machine(),
         cores=_usable_cores(),
         system=platform.system(),
@@ -44,13 +46,19 @@ def free_memory_bytes() -> int | None:
     return None
 
 
-def _cpu_name(cpuinfo: str) -> str:
-    """The processor's name in the text of /proc/cpuinfo, "" if it has none."""
+def is_virtual() -> bool:
+    """Whether a host decides which cores these are, as far as x86's processor flags or the device tree say."""
+    flags = _first_field(_read(_CPUINFO) or "", ("flags",))
+    return "hypervisor" in flags.split() or _DEVICE_TREE_HYPERVISOR.exists()
+
+
+def _first_field(cpuinfo: str, names: tuple[str, ...]) -> str:
+    """The first of these fields that the text of /proc/cpuinfo has, of its first processor; "" if it has none."""
     fields: dict[str, str] = {}
     for line in cpuinfo.splitlines():
         name, _, content = line.partition(":")
         fields.setdefault(name.strip(), content.strip())
-    return next((fields[name] for name in _CPU_FIELDS if fields.get(name)), "")
+    return next((fields[name] for name in names if fields.get(name)), "")
 
 
 def _usable_cores() -> int:

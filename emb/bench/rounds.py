@@ -18,12 +18,15 @@ LEAST_RUNS_FOR_P99 = 100
 # Limits of a quiet machine, as shares of the median.
 WIDEST_INTERVAL = 0.05
 LARGEST_P90 = 1.25
+# Where a host moves the virtual cores, a value goes from one to another and back in 85 or 400 ns, for minutes on end.
+# Two threads were 9 and 19 us slower by that, for networks of 8 and 14 operations (docs/explanation/measuring.md).
+_HANDOVERS_DECIDE_BELOW_US = 1000.0
 # What a sum of shares may miss its exact value by; far less than the share of one run.
 _ROUNDING = 1e-9
 
 
-def summary_of(rounds: Sequence[Round], *, threads: int) -> LatencySummary:
-    """rounds: at least one, each of a fresh process.
+def summary_of(rounds: Sequence[Round], *, threads: int, virtual: bool) -> LatencySummary:
+    """rounds: at least one, each of a fresh process.  virtual: whether the machine's cores are a host's to place.
 
     Where a process's memory comes to lie decides up to a few percent of its speed, and all of its runs share that. So
     the median is that of the rounds' medians, and its interval is over rounds, and reaches 1 % to either side at least:
@@ -42,7 +45,7 @@ def summary_of(rounds: Sequence[Round], *, threads: int) -> LatencySummary:
         runs=runs,
         threads=threads,
         round_medians_us=medians_us,
-        noise=noise(median_us=median_us, low_us=low, high_us=high, p90_us=p90_us),
+        noise=noise(median_us=median_us, low_us=low, high_us=high, p90_us=p90_us, handed_over=virtual and threads > 1),
     )
 
 
@@ -68,13 +71,22 @@ def p99_us_of(samples_ns: Sequence[int]) -> float | None:
     return percentile(samples_ns, 99) / 1000 if len(samples_ns) >= LEAST_RUNS_FOR_P99 else None
 
 
-def noise(*, median_us: float, low_us: float | None, high_us: float | None, p90_us: float) -> tuple[str, ...]:
-    """Why a row says little, as its own samples show; empty for a quiet one."""
+def noise(
+    *, median_us: float, low_us: float | None, high_us: float | None, p90_us: float, handed_over: bool
+) -> tuple[str, ...]:
+    """Why a row says little; empty for a quiet one.
+
+    handed_over: whether threads share the work on cores that a host moves, which a row's own samples need not show.
+    """
     found = []
     if low_us is not None and high_us is not None and high_us - low_us > WIDEST_INTERVAL * median_us:
         found.append(f"the interval is {100 * (high_us - low_us) / median_us:.0f} % of the median wide")
     if p90_us > LARGEST_P90 * median_us:
         found.append(f"one run in ten took {p90_us / median_us:.1f} times the median or longer")
+    if handed_over and median_us < _HANDOVERS_DECIDE_BELOW_US:
+        found.append(
+            "threads on a virtual machine: where its host places the cores decides, and a later run may differ"
+        )
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from emb.bench import describe_machine, free_memory_bytes, judge, top1
 from emb.bench.crops import require_count
 from emb.bench.energy import Counters, counters
+from emb.bench.machine import is_virtual
 from emb.bench.rounds import cold_start_us_of, energy_uj_of, peak_memory_bytes_of, summary_of
 from emb.errors import DataError, EmbError, SpecError
 from emb.graph.cost import cost
@@ -169,7 +170,7 @@ def _with_times(line: _Line, way: Way, found: list[Round] | EmbError) -> _Line:
     if isinstance(found, EmbError):
         return _failed(line.fields, found)
     measured = {
-        "latency": summary_of(found, threads=way.threads),
+        "latency": summary_of(found, threads=way.threads, virtual=is_virtual()),
         "peak_memory_bytes": peak_memory_bytes_of(found),
         "cold_start_us": cold_start_us_of(found),
         "energy_uj": energy_uj_of(found),

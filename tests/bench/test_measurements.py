@@ -8,12 +8,14 @@ import platform
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from emb.bench import agreement, describe_machine, latency_of, machine_digest, top1, wilson
-from emb.bench.machine import _cpu_name
+from emb.bench import machine as machine_module
+from emb.bench.machine import _CPU_FIELDS, _first_field
 from emb.errors import ModelError
 from emb.spec.measurement import Accuracy, Latency, Memory
 
@@ -148,7 +150,27 @@ def test_digest_stands_for_all_but_the_load() -> None:
     ],
 )
 def test_names_the_processor(cpuinfo: str, name: str) -> None:
-    assert _cpu_name(cpuinfo) == name
+    assert _first_field(cpuinfo, _CPU_FIELDS) == name
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "virtual"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu vme hypervisor lahf_lm\n", True),
+        ("processor\t: 0\nflags\t\t: fpu vme lahf_lm\nbugs\t\t: hypervisor\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd evtstrm\n", False),
+    ],
+)
+def test_whether_a_host_places_the_cores(
+    cpuinfo: str, virtual: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, tree = tmp_path / "cpuinfo", tmp_path / "hypervisor"
+    written.write_text(cpuinfo)
+    monkeypatch.setattr(machine_module, "_CPUINFO", written)
+    monkeypatch.setattr(machine_module, "_DEVICE_TREE_HYPERVISOR", tree)
+    assert machine_module.is_virtual() is virtual
+    tree.mkdir()
+    assert machine_module.is_virtual()
 
 
 def test_measurement_values_are_light() -> None:

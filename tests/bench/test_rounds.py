@@ -40,7 +40,7 @@ ROUNDS = st.lists(st.lists(TIMES_NS, min_size=1, max_size=5).map(lambda times: o
 
 @given(rounds=ROUNDS)
 def test_the_interval_encloses_the_median_and_both_are_of_rounds(rounds: list[Round]) -> None:
-    summary = summary_of(rounds, threads=2)
+    summary = summary_of(rounds, threads=2, virtual=True)
     medians = summary.round_medians_us
     assert len(medians) == len(rounds)
     assert min(medians) <= summary.median_us <= max(medians)
@@ -59,7 +59,7 @@ def test_the_interval_encloses_the_median_and_both_are_of_rounds(rounds: list[Ro
 
 @given(rounds=ROUNDS)
 def test_percentiles_are_of_all_runs_and_every_round_counts_alike(rounds: list[Round]) -> None:
-    summary = summary_of(rounds, threads=1)
+    summary = summary_of(rounds, threads=1, virtual=False)
     samples_us = sorted(sample / 1000 for one in rounds for sample in one.samples_ns)
     assert summary.runs == len(samples_us)
     assert summary.p90_us in samples_us
@@ -74,7 +74,7 @@ def test_percentiles_are_of_all_runs_and_every_round_counts_alike(rounds: list[R
 @given(times=st.lists(TIMES_NS, min_size=1, max_size=300))
 def test_rounds_of_equal_length_have_the_percentile_of_their_runs(times: list[int]) -> None:
     rounds = [one_round(*times), one_round(*times)]
-    summary = summary_of(rounds, threads=1)
+    summary = summary_of(rounds, threads=1, virtual=False)
     assert summary.p90_us == percentile(times * 2, 90) / 1000
     if summary.p99_us is not None:
         assert summary.p99_us == percentile(times * 2, 99) / 1000
@@ -82,18 +82,18 @@ def test_rounds_of_equal_length_have_the_percentile_of_their_runs(times: list[in
 
 def test_a_fast_round_of_many_runs_hides_no_slow_ones() -> None:
     slow = [one_round(*[50_000_000] * 3)] * 5
-    summary = summary_of([*slow, *[one_round(*[20_000] * 5_000)] * 4], threads=1)
+    summary = summary_of([*slow, *[one_round(*[20_000] * 5_000)] * 4], threads=1, virtual=False)
     assert summary.median_us == summary.p90_us == summary.p99_us == 50_000
 
 
 def test_a_long_round_counts_no_more_than_a_short_one() -> None:
     rounds = [one_round(*[100_000] * 1_000), one_round(200_000), one_round(200_000)]
-    assert summary_of(rounds, threads=1).median_us == 200
+    assert summary_of(rounds, threads=1, virtual=False).median_us == 200
 
 
 @given(rounds=ROUNDS)
 def test_a_summary_goes_through_json(rounds: list[Round]) -> None:
-    summary = summary_of(rounds, threads=1)
+    summary = summary_of(rounds, threads=1, virtual=False)
     assert LatencySummary.from_json(summary.to_json()) == summary
 
 
@@ -122,15 +122,31 @@ def test_impossible_times(samples_ns: tuple[int, ...]) -> None:
     ],
 )
 def test_a_row_says_itself_that_it_is_noisy(figures: dict[str, float | None], reasons: tuple[str, ...]) -> None:
-    assert noise(median_us=100.0, **figures) == reasons
+    assert noise(median_us=100.0, handed_over=False, **figures) == reasons
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "threads", "virtual", "is_noisy"),
+    [
+        (999_000, 2, True, True),
+        (1_000_000, 2, True, False),
+        (999_000, 1, True, False),
+        (999_000, 2, False, False),
+    ],
+)
+def test_threads_on_cores_that_a_host_moves(time_ns: int, threads: int, virtual: bool, is_noisy: bool) -> None:
+    """What the rounds cannot show, as they may all meet the same cores."""
+    found = summary_of([one_round(time_ns)] * 10, threads=threads, virtual=virtual).noise
+    assert len(found) == is_noisy
+    assert all("virtual machine" in reason for reason in found)
 
 
 def test_noise_of_made_up_rounds() -> None:
     quiet = [one_round(*[place + 1_000] * 20) for place in range(10)]
-    assert summary_of(quiet, threads=1).noise == ()
+    assert summary_of(quiet, threads=1, virtual=False).noise == ()
     disturbed = quiet[:4] + [one_round(*[2_000 + 100 * place] * 20) for place in range(6)]
-    assert len(summary_of(disturbed, threads=1).noise) == 1
-    assert len(summary_of([one_round(*[1_000] * 8, *[9_000] * 2)] * 10, threads=1).noise) == 1
+    assert len(summary_of(disturbed, threads=1, virtual=False).noise) == 1
+    assert len(summary_of([one_round(*[1_000] * 8, *[9_000] * 2)] * 10, threads=1, virtual=False).noise) == 1
 
 
 def test_cold_start_memory_and_energy_of_rounds() -> None:
