@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from emb.errors import ModelError, SpecError
 from emb.pipeline.deliverable import located
 from emb.pipeline.json_files import read_json
 from emb.registry import nearest
 from emb.report.frontier import frontier
+from emb.spec.fit import Estimate
 from emb.spec.overview import BuildSummary, Change, Entry, Limits, Regressions, Section
 from emb.spec.report import DataSummary, Row
 
@@ -37,7 +39,7 @@ def overview(builds: Sequence[Path], *, runtime: str | None = None) -> tuple[Sec
 
 def _entries(builds: Sequence[BuildSummary], *, runtime: str | None) -> tuple[Entry, ...]:
     listed = [
-        (build.directory, device, machine, row)
+        (build, device, machine, row)
         for build in builds
         for device, machine, row in (*(("", build.machine, row) for row in build.rows), *build.board_rows)
         if (row.mode == "default" or device) and runtime in (None, row.runtime)
@@ -55,7 +57,16 @@ def _entries(builds: Sequence[BuildSummary], *, runtime: str | None) -> tuple[En
         ]
         fastest = [one or other for one, other in zip(fastest, frontier(times, gains), strict=True)]
     return tuple(
-        Entry(build=build, machine=machine, device=device, row=row, smallest=small, fastest=fast)
+        Entry(
+            build=build.directory,
+            machine=machine,
+            device=device,
+            target=build.target,
+            estimate=build.estimates.get(row.file),
+            row=row,
+            smallest=small,
+            fastest=fast,
+        )
         for (build, device, machine, row), small, fast in zip(listed, smallest, fastest, strict=True)
     )
 
@@ -129,6 +140,17 @@ def read_build(build: Path) -> BuildSummary:
             machine=document.get("machine", ""),
             rows=tuple(Row.from_json(row) for row in document["rows"]),
             board_rows=tuple(_board_rows(directory / BOARDS, images=data.judges)),
+            target=(document.get("target") or {}).get("name", ""),
+            estimates=_estimates(document.get("target") or {}),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} is damaged", why=str(error), fix="build the model again") from error
+
+
+def _estimates(target: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The latency of the one file that the target runs. target: that part of a report, empty without one."""
+    if npu := target.get("npu"):
+        return {
+            target["file"]: Estimate(lowest_us=npu["latency_us"], highest_us=npu["latency_us"], source=npu["compiler"])
+        }
+    return {target["file"]: Estimate(**target["latency_us"])} if target.get("latency_us") else {}

@@ -20,6 +20,7 @@ from emb.pipeline.reports import overview
 from emb.pipeline.request import resolve
 from emb.pipeline.workers import MakeReady, TrialListener, make_ready
 from emb.report.frontier import frontier
+from emb.spec.fit import Estimate
 from emb.spec.overview import Entry
 from emb.spec.pruning import NONE, goal_of, split_text
 from emb.spec.recipe import Recipe
@@ -200,6 +201,17 @@ def _configuration(key: tuple[Any, ...], entries: Sequence[Entry]) -> Configurat
         accuracies=tuple(entry.row.accuracy for entry in entries if entry.row.accuracy is not None),
         bytes=median(entry.row.bytes for entry in entries),
         median_us=median(times) if times else None,
+        estimate=_widest([entry.estimate for entry in entries if entry.estimate]),
+    )
+
+
+def _widest(estimates: Sequence[Estimate]) -> Estimate | None:
+    if not estimates:
+        return None
+    return Estimate(
+        lowest_us=min(one.lowest_us for one in estimates),
+        highest_us=max(one.highest_us for one in estimates),
+        source=estimates[0].source,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from emb.spec.fit import Estimate
 from emb.spec.report import Report, Row
 
 HEADERS = (
@@ -64,6 +65,21 @@ def share_interval(row: Row) -> str:
     if row.accuracy_low is None or row.accuracy_high is None:
         return ABSENT
     return f"{100 * row.accuracy_low:.2f}–{100 * row.accuracy_high:.2f}"
+
+
+def microseconds(value: float | None) -> str:
+    """With one decimal below 100."""
+    if value is None:
+        return ABSENT
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def estimate_range(estimate: Estimate | None) -> str:
+    """The least and the most of a latency that nobody measured, in microseconds."""
+    if estimate is None:
+        return ABSENT
+    lowest, highest = microseconds(estimate.lowest_us), microseconds(estimate.highest_us)
+    return lowest if lowest == highest else f"{lowest}–{highest}"
 
 
 def _speed(row: Row) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emb.report.columns import ABSENT, cells
+from emb.report.columns import ABSENT, cells, estimate_range
 from emb.report.columns import HEADERS as ROW_HEADERS
 from emb.report.tables import markdown_table
 from emb.spec.overview import Change, Entry, Regressions, Section
@@ -15,22 +15,44 @@ from emb.spec.overview import Change, Entry, Regressions, Section
 if TYPE_CHECKING:
     from rich.console import Group
 
-HEADERS = ("build", "format", "scheme", "runtime", "bytes", "accuracy %", "95 %", "median µs", "frontier")
+HEADERS = (
+    *("build", "format", "scheme", "runtime", "target"),
+    *("bytes", "accuracy %", "95 %", "median µs", "estimated µs", "frontier"),
+)
+# Of builds for a target.
+_OPTIONAL = ("target", "estimated µs")
 CHANGE_HEADERS = (
     *("format", "scheme", "runtime", "old %", "new %", "points"),
     *("old bytes", "new bytes", "growth %", "old µs", "new µs"),
 )
-_LEFT_ALIGNED, _CHANGE_LEFT_ALIGNED = 4, 3
+_LEFT_ALIGNED, _CHANGE_LEFT_ALIGNED = HEADERS[:5], 3
 
 
 def entry_cells(entry: Entry) -> tuple[str, ...]:
     """The texts of one line, in the order of HEADERS."""
     shown = dict(zip(ROW_HEADERS, cells(entry.row), strict=True))
     on = [name for name, is_on in (("size", entry.smallest), ("time", entry.fastest)) if is_on]
-    names = ("format", "scheme", "runtime", "bytes", "accuracy %", "95 %", "median µs")
     if entry.device:
         shown["runtime"] += f" on {entry.device}"
-    return (entry.build, *(shown[name] for name in names), ", ".join(on))
+    shown |= {
+        "build": entry.build,
+        "target": entry.target or ABSENT,
+        "estimated µs": estimate_range(entry.estimate),
+        "frontier": ", ".join(on),
+    }
+    return tuple(shown[name] for name in HEADERS)
+
+
+def _table(section: Section) -> tuple[list[str], list[list[str]], int]:
+    """(headers, the texts of each line, how many columns are aligned to the left), without columns that say nothing."""
+    rows = [entry_cells(entry) for entry in section.entries]
+    kept = [
+        place
+        for place, name in enumerate(HEADERS)
+        if name not in _OPTIONAL or any(row[place] != ABSENT for row in rows)
+    ]
+    headers = [HEADERS[place] for place in kept]
+    return headers, [[row[place] for place in kept] for row in rows], sum(name in _LEFT_ALIGNED for name in headers)
 
 
 def change_cells(change: Change) -> tuple[str, ...]:
@@ -53,6 +75,7 @@ def change_cells(change: Change) -> tuple[str, ...]:
 def section_notes(section: Section) -> list[str]:
     """What the marks mean, and where the times are from."""
     machines = sorted({entry.machine for entry in section.entries if entry.row.latency})
+    estimates = sorted({(entry.target, entry.estimate.source) for entry in section.entries if entry.estimate})
     said = [
         f"times measured on {machine}" if machine else "times of reports that name no machine" for machine in machines
     ]
@@ -60,6 +83,7 @@ def section_notes(section: Section) -> list[str]:
         "frontier: nothing here is at least as accurate and smaller (size), or faster on the same machine (time)",
         *said,
         *(["times of different machines are not compared"] if len(machines) > 1 else []),
+        *(f"estimated, not measured: the latency on {target}; source: {source}" for target, source in estimates),
     ]
 
 
@@ -84,10 +108,10 @@ def render_sections(sections: Sequence[Section]) -> Group:
 
     parts: list[object] = []
     for section in sections:
-        rows = [entry_cells(entry) for entry in section.entries]
+        headers, rows, left_aligned = _table(section)
         parts += [
             Text(section.data.judges, style="bold"),
-            Figures(headers=HEADERS, rows=rows, left_aligned=_LEFT_ALIGNED),
+            Figures(headers=headers, rows=rows, left_aligned=left_aligned),
         ]
         parts += [Text(), *(Text(line, style="dim") for line in section_notes(section)), Text()]
     return Group(*parts[:-1])  # type: ignore[arg-type]  # every one is a renderable
@@ -112,10 +136,10 @@ def sections_markdown(sections: Sequence[Section]) -> str:
     """One table for each section."""
     parts = []
     for section in sections:
-        rows = [entry_cells(entry) for entry in section.entries]
+        headers, rows, left_aligned = _table(section)
         notes = [f"- {line}" for line in section_notes(section)]
         parts.append(
-            "\n".join([f"## {section.data.judges}", "", *markdown_table(HEADERS, rows, left=_LEFT_ALIGNED), "", *notes])
+            "\n".join([f"## {section.data.judges}", "", *markdown_table(headers, rows, left=left_aligned), "", *notes])
         )
     return "\n\n".join(parts) + "\n"
 
@@ -132,7 +156,7 @@ def regressions_markdown(regressions: Regressions) -> str:
 def sections_csv(sections: Sequence[Section]) -> str:
     """Raw figures, one line a file and runtime: shares in [0, 1], bytes, microseconds."""
     stream = io.StringIO()
-    fields = ("data", "build", "device", "file", "format", "scheme", "runtime")
+    fields = ("data", "build", "device", "target", "file", "format", "scheme", "runtime")
     fields += (
         "bytes",
         "gzip_bytes",
@@ -144,6 +168,9 @@ def sections_csv(sections: Sequence[Section]) -> str:
         "median_us",
         "p90_us",
         "p99_us",
+        "estimated_lowest_us",
+        "estimated_highest_us",
+        "estimated_by",
         "machine",
         "source",
     )
@@ -154,6 +181,7 @@ def sections_csv(sections: Sequence[Section]) -> str:
         for entry in section.entries:
             line = entry.to_json()
             times = line["latency_us"] or {"median": None, "p90": None, "p99": None}
+            estimate = line["estimated_us"] or {"lowest_us": None, "highest_us": None, "source": None}
             writer.writerow(
                 {
                     **line,
@@ -162,6 +190,9 @@ def sections_csv(sections: Sequence[Section]) -> str:
                     "median_us": times["median"],
                     "p90_us": times["p90"],
                     "p99_us": times["p99"],
+                    "estimated_lowest_us": estimate["lowest_us"],
+                    "estimated_highest_us": estimate["highest_us"],
+                    "estimated_by": estimate["source"],
                 }
             )
     return stream.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emb.report.columns import ABSENT
+from emb.report.columns import ABSENT, estimate_range
 from emb.spec.sweep import Configuration, SweepReport
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _HEADERS = (
     "seeds' range",
     "bytes",
     "median µs",
+    "estimated µs",
     "frontier",
 )
 
@@ -58,6 +59,8 @@ def _unused(report: SweepReport) -> set[int]:
     unused = {column for column, values in enumerate(varied) if set(values) <= {None}}
     if all(len(one.accuracies) == 1 for one in report.configurations):
         unused.add(_HEADERS.index("seeds' range"))
+    if not any(one.estimate for one in report.configurations):
+        unused.add(_HEADERS.index("estimated µs"))
     return unused
 
 
@@ -74,17 +77,20 @@ def _cells(one: Configuration) -> tuple[str, ...]:
         f"{100 * min(one.accuracies):.2f}–{100 * max(one.accuracies):.2f}",
         f"{one.bytes:,.0f}",
         ABSENT if one.median_us is None else f"{one.median_us:,.0f}",
+        estimate_range(one.estimate),
         ", ".join(on),
     )
 
 
 def _notes(report: SweepReport) -> list[str]:
     seeds = max((len(one.accuracies) for one in report.configurations), default=1)
+    estimates = sorted({(one.target, one.estimate.source) for one in report.configurations if one.estimate})
     images = " and ".join(section.data.judges for section in report.sections)
     return [
         f"accuracy over {images}" + (f", the mean of {seeds} seeds" if seeds > 1 else ""),
         "frontier: nothing else is at least as accurate and smaller (size), or faster (time)",
         f"times of one image on one thread, taken one after the other when all was built, measured on {report.machine}",
+        *(f"estimated, not measured: the latency on {target}; source: {source}" for target, source in estimates),
         f"{len(report.trials) - len(report.failures)} builds in {report.seconds:,.0f} s; "
         f"their distinct stages took {report.stage_seconds:,.0f} s",
     ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from emb.spec.fit import Estimate
 from emb.spec.report import DataSummary, Row
 
 
@@ -15,6 +16,7 @@ class BuildSummary:
 
     board_rows: (device, machine, row) of what was measured on boards since; accuracy is None where it is over fewer
     images than the build's own.
+    target: that it was built for, "" for none.  estimates: file -> its latency on the target.
     """
 
     directory: str
@@ -23,6 +25,8 @@ class BuildSummary:
     machine: str
     rows: tuple[Row, ...]
     board_rows: tuple[tuple[str, str, Row], ...] = ()
+    target: str = ""
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,8 @@ class Entry:
     """One file of a build on one runtime. machine: what it was timed on, and on how many threads if more than one.
 
     device: the board's name; "" for what was measured where it was built.
+    target: that its build is for, "" for none.  estimate: of its latency there, None where the target does not run the
+    file or nothing is known.
     smallest, fastest: no other entry of the same test images is at least as accurate and smaller, or faster on the same
     machine: it lies on the frontier.
     """
@@ -37,6 +43,8 @@ class Entry:
     build: str
     machine: str
     device: str
+    target: str
+    estimate: Estimate | None
     row: Row
     smallest: bool
     fastest: bool
@@ -46,6 +54,8 @@ class Entry:
             "build": self.build,
             "machine": self.machine,
             "device": self.device or None,
+            "target": self.target or None,
+            "estimated_us": self.estimate and asdict(self.estimate),
             **self.row.to_json(),
             "on_size_frontier": self.smallest,
             "on_latency_frontier": self.fastest,

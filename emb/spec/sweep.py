@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
+from emb.spec.fit import Estimate
 from emb.spec.overview import Section
 
 
@@ -78,6 +79,8 @@ class Configuration:
     """One file of a configuration on one runtime, over its seeds.
 
     accuracies: share of each seed's build.  bytes, median_us: the median over the seeds; median_us None if untimed.
+    estimate: of the latency on the target, from the least to the most of any seed; None without a target, or where it
+    does not run the file.
     smallest, fastest: by the mean accuracy, no other is at least as accurate and smaller, or faster.
     """
 
@@ -90,6 +93,7 @@ class Configuration:
     accuracies: tuple[float, ...]
     bytes: float
     median_us: float | None
+    estimate: Estimate | None = None
     smallest: bool = False
     fastest: bool = False
 
@@ -109,6 +113,7 @@ class Configuration:
             "mean_accuracy": self.mean_accuracy,
             "bytes": self.bytes,
             "median_us": self.median_us,
+            "estimated_us": self.estimate and asdict(self.estimate),
             "on_size_frontier": self.smallest,
             "on_latency_frontier": self.fastest,
         }

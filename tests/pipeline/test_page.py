@@ -108,6 +108,46 @@ def test_confusions_count_every_image(emb: Any, built: dict[str, Any]) -> None:
         assert 0 <= row["expected_calibration_error"] <= 1
 
 
+@pytest.fixture(scope="module")
+def aimed(emb: Any, builds: tuple[str, str]) -> Path:
+    """A page of three builds for targets and one for none. What is estimated is made up; the builds are real."""
+    made = {
+        "npu": ("imx93", 0.0, {"npu": {"latency_us": 48.2, "cycles": 48_200, "compiler": "Vela 5"}}),
+        "slow": ("rpi4", 0.0, {"latency_us": {"lowest_us": 120.0, "highest_us": 410.0, "source": "MACs at a rate"}}),
+        "fast": ("rpi4", 0.03, {"latency_us": {"lowest_us": 80.0, "highest_us": 150.0, "source": "MACs at a rate"}}),
+    }
+    for name, (target, less_accurate, found) in made.items():
+        shutil.copytree(emb.home / "other", emb.home / name)
+        report = json.loads((emb.home / name / "report.json").read_text())
+        report["target"] = {"name": target, "file": "lenet-int8.tflite", "latency_us": None, "npu": None, **NO_FAULT}
+        report["target"] |= found
+        for row in report["rows"]:
+            row["accuracy"] -= less_accurate
+        (emb.home / name / "report.json").write_text(json.dumps(report))
+    emb.run("report", *made, "other", "--format", "html", "--output", "aimed.html")
+    return emb.home / "aimed.html"
+
+
+NO_FAULT = {"fits": True, "faults": [], "arena_bytes": None}
+
+
+def test_estimates_stand_in_a_column_of_their_own(emb: Any, page: Path, aimed: Path) -> None:
+    assert "estimated µs" not in page.read_text(encoding="utf-8")
+    lines = lines_of(aimed.read_text(encoding="utf-8"))
+    found = {(line[0], line[3], line[12]) for line in lines if line[1] == "lenet-int8.tflite"}
+    assert found == {
+        ("npu", "imx93", "48.2"),
+        ("slow", "rpi4", "120–410"),
+        ("fast", "rpi4", "80.0–150"),
+        ("other", "", "–"),
+    }
+    assert {line[12] for line in lines if line[1] != "lenet-int8.tflite"} == {"–"}
+    (section,) = emb.json("report", "slow", "other")["sections"]
+    assert [row["estimated_us"] and row["estimated_us"]["highest_us"] for row in section["rows"]] == [
+        410.0 if (row["build"], row["file"]) == ("slow", "lenet-int8.tflite") else None for row in section["rows"]
+    ]
+
+
 EVIL = "</script><img src=x onerror=alert(1)><!--"
 
 
@@ -258,6 +298,30 @@ def test_filters_and_axes(seen: Seen, rows: list[dict[str, Any]]) -> None:
     seen.page.uncheck("input[name=log]")
     seen.page.select_option("select[name=x]", "peak_memory_bytes")
     seen.require_quiet()
+
+
+@needs_browser
+@pytest.mark.browser
+def test_estimates_are_compared_for_one_target_alone(browser: Any, page: Path, aimed: Path) -> None:
+    with opened(browser, page) as seen:
+        assert seen.page.locator("select[name=x] option[value=estimated_us]").count() == 0
+        assert seen.page.locator("select[name=target]").count() == 0
+    with opened(browser, aimed) as seen:
+        seen.page.select_option("select[name=x]", "estimated_us")
+        seen.page.wait_for_function("document.querySelector('.chart').textContent.includes('estimated')")
+        assert {seen.page.locator(f"tr[data-row='{line}'] th").text_content() for line in best_lines(seen)} == {
+            *("npu", "slow", "fast")
+        }
+        assert "for the same target" in seen.page.locator(".tradeoff figcaption").text_content()
+        seen.page.locator(".tradeoff .mark-symbol path[aria-roledescription=point]").last.hover()
+        told = seen.page.locator("#vg-tooltip-element.visible").text_content()
+        assert "time estimated: " in told
+        assert "accuracy measured (" in told
+        seen.page.select_option("select[name=target]", "rpi4")
+        seen.page.wait_for_function("document.querySelector('figcaption').textContent.startsWith('4 shown, 4 on')")
+        builds = seen.page.locator("tbody tr[data-row]:visible th").all_text_contents()
+        assert set(builds) == {"slow", "fast"}
+        seen.require_quiet()
 
 
 @needs_browser

@@ -14,6 +14,7 @@ from emb.errors import ModelError
 from emb.pipeline.reports import overview, read_build, regressions
 from emb.report.overview import (
     CHANGE_HEADERS,
+    HEADERS,
     change_cells,
     entry_cells,
     regression_notes,
@@ -106,6 +107,38 @@ def test_one_runtime_alone(tmp_path: Path) -> None:
     build = write(tmp_path, "build", [row(), row(runtime="onnxruntime", format="onnx")])
     (section,) = overview([build], runtime="onnxruntime")
     assert [entry.row.format for entry in section.entries] == ["onnx"]
+
+
+def test_an_estimate_is_of_the_one_file_that_the_target_runs(tmp_path: Path) -> None:
+    latency = {"lowest_us": 80.0, "highest_us": 1500.0, "source": "MACs at a rate"}
+    aimed = write(
+        tmp_path,
+        "aimed",
+        [row(), row("float32")],
+        target={"name": "rpi4", "file": "net-int8.tflite", "latency_us": latency},
+    )
+    unfit = write(tmp_path, "unfit", [row()], target={"name": "mcu", "file": "", "latency_us": None, "npu": None})
+    (section,) = overview([aimed, unfit, write(tmp_path, "plain", [row()])])
+    at = [HEADERS.index(name) for name in ("target", "median µs", "estimated µs")]
+    assert [tuple(entry_cells(entry)[place] for place in at) for entry in section.entries] == [
+        ("rpi4", "20", "80.0–1,500"),
+        ("rpi4", "20", "–"),
+        ("mcu", "20", "–"),
+        ("–", "20", "–"),
+    ]
+    assert section_notes(section)[-1] == "estimated, not measured: the latency on rpi4; source: MACs at a rate"
+    lines = list(csv.DictReader(io.StringIO(sections_csv([section]))))
+    assert [(line["target"], line["estimated_highest_us"], line["estimated_by"]) for line in lines[:2]] == [
+        ("rpi4", "1500.0", "MACs at a rate"),
+        ("rpi4", "", ""),
+    ]
+    assert "estimated" in sections_markdown([section])
+
+
+def test_a_table_without_targets_has_no_column_for_them(tmp_path: Path) -> None:
+    text = sections_markdown(overview([write(tmp_path, "plain", [row()])]))
+    assert "estimated µs" not in text
+    assert "| target" not in text
 
 
 def test_a_page_and_a_spreadsheet_hold_what_the_table_does(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ import pytest
 
 from emb.errors import EmbError, SpecError
 from emb.pipeline.build import Order
+from emb.pipeline.sweep import _configuration
 from emb.pipeline.workers import make_ready
 from emb.report.frontier import frontier
+from emb.spec.fit import Estimate
+from emb.spec.overview import Entry
+from emb.spec.report import Row
 from emb.spec.sweep import Grid, Trial
 
 SHORT = ("--quantize", "int8", "--seeds", "2", "--epochs", "4", "--set", "export.formats=['tflite']")
@@ -48,6 +53,22 @@ def test_the_recipe_alone_is_one_trial() -> None:
 def test_no_grid_without_trials(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Grid(**changes)
+
+
+def test_an_estimate_reaches_from_the_least_to_the_most_of_any_seed() -> None:
+    def of_a_seed(lowest_us: float, highest_us: float) -> Entry:
+        fields = {"file": "a", "format": "tflite", "scheme": "int8", "runtime": "litert", "mode": "default"}
+        fields |= {"bytes": 9, "gzip_bytes": 9, "parameters": 9, "macs": 9, "accuracy": 0.9, "sha256": "", "source": ""}
+        estimate = Estimate(lowest_us=lowest_us, highest_us=highest_us, source="a rate")
+        row, nowhere = Row(**fields), {"build": "", "machine": "", "device": "", "smallest": False, "fastest": False}
+        return Entry(**nowhere, target="rpi4", estimate=estimate, row=row)
+
+    key = (None, None, "rpi4", "tflite", "int8", "litert")
+    found = _configuration(key, [of_a_seed(3, 8), of_a_seed(2, 7)])
+    assert found.estimate == Estimate(lowest_us=2, highest_us=8, source="a rate")
+    assert found.to_json()["estimated_us"] == {"lowest_us": 2, "highest_us": 8, "source": "a rate"}
+    nothing = replace(of_a_seed(1, 2), estimate=None)
+    assert _configuration(key, [nothing]).estimate is None
 
 
 def test_an_error_goes_whole_from_one_process_to_another() -> None:

@@ -9,12 +9,13 @@ import base64
 import json
 import math
 import re
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emb.report.columns import ABSENT, short_operation
-from emb.report.page.axes import X_AXES, Y_AXES, value_of
+from emb.report.columns import ABSENT, estimate_range, microseconds, short_operation
+from emb.report.page.axes import ESTIMATED, X_AXES, Y_AXES, value_of
 from emb.report.page.charts import templates
 from emb.spec.overview import Entry, Section
 from emb.spec.page import BuildDetails, Confusion, Page
@@ -36,7 +37,6 @@ def render(page: Page, *, script: str) -> str:
         version=version("emb"),
         generator=GENERATOR,
         page=page,
-        x_axes=X_AXES,
         y_axes=Y_AXES,
         data=json.dumps(_data(page), separators=(",", ":"), allow_nan=False).replace("<", "\\u003C"),
         libraries=_in_script(script),
@@ -55,7 +55,8 @@ def _environment() -> Environment:
     environment.filters |= {
         "percent": _percent,
         "count": lambda value: ABSENT if value is None else f"{value:,}",
-        "microseconds": _microseconds,
+        "microseconds": microseconds,
+        "estimate": estimate_range,
         "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
         "short": short_operation,
         "share": lambda value, total: 0.0 if not value or not total else 100 * value / total,
@@ -65,6 +66,9 @@ def _environment() -> Environment:
         "worst_pairs": _worst_pairs,
         "runtimes": lambda section: sorted({entry.row.runtime for entry in section.entries}),
         "machines": lambda section: sorted({entry.machine for entry in section.entries if entry.row.latency}),
+        "targets": lambda section: sorted({entry.target for entry in section.entries if entry.target}),
+        "has_estimates": _has_estimates,
+        "x_axes_of": lambda section: [axis for axis in X_AXES if axis.key != ESTIMATED or _has_estimates(section)],
     }
     return environment
 
@@ -78,10 +82,8 @@ def _percent(share: float | None, digits: int = 2) -> str:
     return ABSENT if share is None else f"{100 * share:.{digits}f}"
 
 
-def _microseconds(value: float | None) -> str:
-    if value is None:
-        return ABSENT
-    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+def _has_estimates(section: Section) -> bool:
+    return any(entry.estimate for entry in section.entries)
 
 
 def _where(entry: Entry) -> str:
@@ -116,10 +118,12 @@ def _points(section: Section) -> list[dict[str, Any]]:
             "scheme": entry.row.scheme,
             "runtime": entry.row.runtime,
             "machine": entry.machine,
+            "target": entry.target,
             "source": _where(entry),
+            "estimate": entry.estimate and asdict(entry.estimate),
             "low": entry.row.accuracy_low,
             "high": entry.row.accuracy_high,
-            "values": {axis.key: value_of(entry.row, axis) for axis in (*X_AXES, *Y_AXES)},
+            "values": {axis.key: value_of(entry, axis) for axis in (*X_AXES, *Y_AXES)},
         }
         for entry in section.entries
     ]

@@ -5,29 +5,40 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from emb.spec.report import Row
+from emb.spec.overview import Entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """key: of the value.  better: which end is.  is_time: whether it depends on the machine.  logarithmic: at first."""
+    """key: of the value.  better: which end is.  logarithmic: at first.
+
+    within: values are compared within the same "machine" or "target" alone; "" where they are the same everywhere.
+    """
 
     key: str
     title: str
     better: Literal["less", "more"]
-    is_time: bool = False
+    within: Literal["", "machine", "target"] = ""
     logarithmic: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
+ESTIMATED = "estimated_us"
 X_AXES = (
     Axis(key="bytes", title="file size, bytes", better="less", logarithmic=True),
     Axis(key="gzip_bytes", title="size after gzip, bytes", better="less", logarithmic=True),
-    Axis(key="median_us", title="latency, median µs", better="less", is_time=True, logarithmic=True),
-    Axis(key="p90_us", title="latency, 90th percentile µs", better="less", is_time=True, logarithmic=True),
-    Axis(key="peak_memory_bytes", title="peak memory of the process, bytes", better="less", is_time=True),
+    Axis(key="median_us", title="latency, median µs", better="less", within="machine", logarithmic=True),
+    Axis(key="p90_us", title="latency, 90th percentile µs", better="less", within="machine", logarithmic=True),
+    Axis(
+        key=ESTIMATED,
+        title="latency on the target, at most, estimated µs",
+        better="less",
+        within="target",
+        logarithmic=True,
+    ),
+    Axis(key="peak_memory_bytes", title="peak memory of the process, bytes", better="less", within="machine"),
     Axis(key="parameters", title="parameters", better="less", logarithmic=True),
     Axis(key="macs", title="multiply-accumulate operations", better="less", logarithmic=True),
 )
@@ -40,8 +51,11 @@ Y_AXES = (
 _SHARES = {axis.key for axis in Y_AXES}
 
 
-def value_of(row: Row, axis: Axis) -> float | None:
-    """What the row says, shares in percent; None if it was not measured."""
+def value_of(entry: Entry, axis: Axis) -> float | None:
+    """What it says, shares in percent; None if it was not measured, or for the estimate, not estimated."""
+    row = entry.row
+    if axis.key == ESTIMATED:
+        return None if entry.estimate is None else round(entry.estimate.highest_us, 3)
     if axis.key in ("median_us", "p90_us"):
         return None if row.latency is None else round(float(getattr(row.latency, axis.key)), 3)
     value: float | None = getattr(row, axis.key)

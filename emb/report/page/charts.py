@@ -23,7 +23,7 @@ def _specification(chart: Any) -> dict[str, Any]:
 
 
 def _tradeoff() -> dict[str, Any]:
-    """Fields: x, y, low, high, frontier, scheme, and the texts of the tooltip."""
+    """Fields: x, y, low, high (of y), least (of x), frontier, group, scheme, and the texts of the tooltip."""
     import altair as alt
 
     x = alt.X("x:Q", title="", scale=alt.Scale(type="linear", zero=False, nice=True))
@@ -38,15 +38,25 @@ def _tradeoff() -> dict[str, Any]:
     base = alt.Chart(alt.NamedData(name="points"))
     on = base.transform_filter("datum.frontier")
     line = on.mark_line(interpolate="step-after", strokeDash=[4, 3], color=DOMINATED).encode(
-        x=x, y=y, detail="machine:N", order="x:Q"
+        x=x, y=y, detail="group:N", order="x:Q"
     )
     interval = (
-        on.transform_filter("datum.low !== null").mark_rule(opacity=0.5).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
+        on.transform_filter("datum.low !== null")
+        .mark_rule(opacity=0.5)
+        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
+        .properties(name="intervals")
+    )
+    estimate = (
+        on.transform_filter("datum.least !== null")
+        .mark_rule(opacity=0.5)
+        .encode(x=alt.X("least:Q"), x2="x:Q", y=y)
+        .properties(name="estimates")
     )
     dominated = (
         base.transform_filter("!datum.frontier")
         .mark_point(color=DOMINATED, opacity=0.7, size=45)
         .encode(x=x, y=y, shape=_shape(alt), tooltip=tooltip)
+        .properties(name="dominated")
     )
     best = on.mark_point(filled=True, size=110, opacity=1).encode(
         x=x,
@@ -55,7 +65,9 @@ def _tradeoff() -> dict[str, Any]:
         color=alt.Color("scheme:N", scale=alt.Scale(range=list(COLOURS)), legend=alt.Legend(title="on the frontier")),
         tooltip=tooltip,
     )
-    return _specification(alt.layer(line, interval, dominated, best).properties(width="container", height=340))
+    return _specification(
+        alt.layer(line, interval, estimate, dominated, best).properties(width="container", height=340)
+    )
 
 
 def _shape(alt: Any) -> Any:

@@ -45,13 +45,15 @@ function markFrontier(points, x, y) {
   for (const point of points) {
     point.frontier = !points.some(
       (other) =>
-        (!(x.is_time || y.is_time) || other.machine === point.machine) &&
+        other.group === point.group &&
         isAtLeastAsGood(other, point, x, "x") &&
         isAtLeastAsGood(other, point, y, "y") &&
         (other.x !== point.x || other.y !== point.y),
     );
   }
 }
+
+const WITHIN = { "": "", machine: " on the same machine", target: " for the same target" };
 
 function told(value) {
   return value.toLocaleString("en", { maximumFractionDigits: 2 });
@@ -65,12 +67,14 @@ function pointsOf(rows, x, y) {
       file: row.file,
       scheme: row.scheme,
       runtime: row.runtime,
-      machine: row.machine,
-      source: row.source,
+      // Of points that can be compared.
+      group: x.within ? row[x.within] : "",
+      source: x.within === "target" ? `time estimated: ${row.estimate.source}; accuracy ${row.source}` : row.source,
       number: row.number,
       x: row.values[x.key],
       y: row.values[y.key],
       xText: `${told(row.values[x.key])} (${x.title})`,
+      least: x.within === "target" ? row.estimate.lowest_us : null,
       yText: `${told(row.values[y.key])} (${y.title})`,
       low: y.key === "accuracy" && row.low !== null ? 100 * row.low : null,
       high: y.key === "accuracy" && row.high !== null ? 100 * row.high : null,
@@ -80,9 +84,13 @@ function pointsOf(rows, x, y) {
 
 function tradeoffOf(points, schemes, x, y, logarithmic) {
   const specification = withPoints("tradeoff", points);
-  if (points.every((point) => point.low === null)) {
-    specification.layer = specification.layer.filter((layer) => layer.mark.type !== "rule");
-  }
+  // A layer without any point would stretch the axis to zero.
+  const isIn = {
+    intervals: (point) => point.frontier && point.low !== null,
+    estimates: (point) => point.frontier && point.least !== null,
+    dominated: (point) => !point.frontier,
+  };
+  specification.layer = specification.layer.filter((layer) => !(layer.name in isIn) || points.some(isIn[layer.name]));
   for (const layer of specification.layer) {
     const { x: across, y: up, color, shape } = layer.encoding;
     across.title = x.title;
@@ -107,7 +115,8 @@ function setUpTradeoff(section) {
     const kept = rows.filter(
       (row) =>
         (choose.runtime.value === "" || row.runtime === choose.runtime.value) &&
-        (choose.machine.value === "" || row.machine === choose.machine.value),
+        (choose.machine.value === "" || row.machine === choose.machine.value) &&
+        (!choose.target?.value || row.target === choose.target.value),
     );
     const points = pointsOf(kept, x, y);
     markFrontier(points, x, y);
@@ -122,7 +131,8 @@ function setUpTradeoff(section) {
     const without = kept.length - points.length;
     section.querySelector("figcaption").textContent =
       `${points.length} shown, ${best.size} on the frontier: nothing else is at least as good both ways` +
-      (x.is_time ? " on the same machine" : "") +
+      WITHIN[x.within] +
+      (x.within === "target" ? "; horizontal lines are what is estimated at least and at most" : "") +
       (without ? `; ${without} without these figures` : "") +
       (y.key === "accuracy" ? "; vertical lines are 95 % intervals" : "");
     const chart = section.querySelector(".chart");
