@@ -44,6 +44,11 @@ def free_memory_bytes() -> int | None:
     return None
 
 
+def has_avx512() -> bool:
+    """Whether the processor has vectors of 64 bytes of integers, as Linux names them (avx512bw)."""
+    return "avx512bw" in (_read(Path("/proc/cpuinfo")) or "").split()
+
+
 def _cpu_name(cpuinfo: str) -> str:
     """The processor's name in the text of /proc/cpuinfo, "" if it has none."""
     fields: dict[str, str] = {}
