@@ -92,8 +92,8 @@ def network(recipe: str, shape: tuple[int, ...] = SHAPE, classes: int = CLASSES)
     return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
-def converted(model: Any, path: Path, images: np.ndarray, *, lanes: int = 0) -> Path:
-    """The int8 file of the format that the path's suffix names. lanes: see `quantize_tflite`."""
+def converted(model: Any, path: Path, images: np.ndarray, *, lanes: int = 0, maps: int = 0) -> Path:
+    """The int8 file of the format that the path's suffix names. lanes, maps: see `quantize_tflite`."""
     from emb.export.source import open_source
     from emb.quantize import SCHEMES, quantize_onnx, quantize_tflite
 
@@ -103,7 +103,8 @@ def converted(model: Any, path: Path, images: np.ndarray, *, lanes: int = 0) -> 
     plain = path.with_name(f"{path.stem}-float{path.suffix}")
     pixels = open_source(kept, trust=False).write(plain, file_format=file_format)
     quantize = {"tflite": quantize_tflite, "onnx": quantize_onnx}[file_format]
-    quantize(plain, path, scheme=SCHEMES.get("int8").SCHEME, calibration=images, pixels=pixels, lanes=lanes)
+    scheme = SCHEMES.get("int8").SCHEME
+    quantize(plain, path, scheme=scheme, calibration=images, pixels=pixels, lanes=lanes, maps=maps)
     return path
 
 

@@ -1,6 +1,6 @@
 """What neighbouring pixels as channels gain where a network's first convolution has few. Prints Markdown.
 
-Usage: python benchmarks/packed_pixels.py [--lanes 8] [RECIPE ...]                           ten minutes on two cores
+Usage: python benchmarks/packed_pixels.py [--lanes 8] [--maps 16] [RECIPE ...]               ten minutes on two cores
 
 Each recipe's network has untrained weights, which decide no time, and its recipe's input. The two int8 files of a pair
 run on one thread, in turn, in one run; a ratio is that of the medians, plain to packed. Their answers are compared bit
@@ -28,15 +28,16 @@ IMAGES = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lanes", type=int, default=8, help="of this machine's int8 kernels (default 8: x86-64)")
+    parser.add_argument("--maps", type=int, default=16, help="of this machine's int8 kernels (default 16: AVX-512)")
     parser.add_argument("recipes", nargs="*", default=list(RECIPES), metavar="RECIPE")
     arguments = parser.parse_args()
     heads = [f"{runtime}: {what}" for runtime in RUNTIMES for what in ("µs", "packed", "ratio")]
     print(f"| recipe | bytes more | {' | '.join(heads)} |\n| --- |{' ---: |' * (len(heads) + 1)}")
     for recipe in arguments.recipes:
-        print(f"| {recipe} | {' | '.join(cells(recipe, arguments.lanes))} |", flush=True)
+        print(f"| {recipe} | {' | '.join(cells(recipe, arguments.lanes, arguments.maps))} |", flush=True)
 
 
-def cells(recipe: str, lanes: int) -> list[str]:
+def cells(recipe: str, lanes: int, maps: int) -> list[str]:
     """The cells of one line."""
     from emb.pipeline.recipes import load_recipe
 
@@ -48,7 +49,7 @@ def cells(recipe: str, lanes: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         pairs = {
             suffix: [
-                converted(model, Path(folder) / f"{name}.{suffix}", images, lanes=count)
+                converted(model, Path(folder) / f"{name}.{suffix}", images, lanes=count, maps=maps)
                 for name, count in (("plain", 0), ("packed", lanes))
             ]
             for suffix in dict.fromkeys(RUNTIMES.values())

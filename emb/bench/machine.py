@@ -48,8 +48,16 @@ def free_memory_bytes() -> int | None:
 
 def is_virtual() -> bool:
     """Whether a host decides which cores these are, as far as x86's processor flags or the device tree say."""
-    flags = _first_field(_read(_CPUINFO) or "", ("flags",))
-    return "hypervisor" in flags.split() or _DEVICE_TREE_HYPERVISOR.exists()
+    return "hypervisor" in _x86_flags() or _DEVICE_TREE_HYPERVISOR.exists()
+
+
+def has_avx512() -> bool:
+    """Whether the processor has vectors of 64 bytes of integers, as Linux names them (avx512bw)."""
+    return "avx512bw" in _x86_flags()
+
+
+def _x86_flags() -> list[str]:
+    return _first_field(_read(_CPUINFO) or "", ("flags",)).split()
 
 
 def _first_field(cpuinfo: str, names: tuple[str, ...]) -> str:

@@ -171,7 +171,7 @@ def _ready(order: Order, listener: Listener | None) -> tuple[Path, Mapping[str, 
     directory = output.directory_for(wanted, order.output_directory)
     aim = _aim_at(order.target, force=order.force, forms=order.forms)
     wanted, taken = in_forms(wanted, aim.target) if aim and order.forms else (wanted, {})
-    wanted = targeting.with_lanes(wanted, aim.target) if aim else wanted
+    wanted = targeting.with_kernels(wanted, aim.target) if aim else wanted
     engine = engine_for(wanted, backend=order.backend, devices=order.devices)
     output.require_replaceable(directory)
     ready = prepare(wanted, engine, data_dir=order.data_dir, trust_model=order.trust_model, listener=listener, aim=aim)

@@ -46,6 +46,7 @@ def converted(source: Source, path: Path, work: Work, *, scheme: Scheme, images:
             method=recipe.quantize.calibration_method,
             pixels=pixels,
             lanes=recipe.quantize.lanes,
+            maps=recipe.quantize.maps,
         )
     return pixels
 

@@ -256,7 +256,8 @@ def quantize_stage(recipe: Recipe, file_format: Format, scheme: Scheme, *, sourc
 
 def quantize_parameters(recipe: Recipe) -> dict[str, Any]:
     """What decides, beside the calibration images, what a calibrated file of a float one is."""
-    return {"method": recipe.quantize.calibration_method, "lanes": recipe.quantize.lanes}
+    quantize = recipe.quantize
+    return {"method": quantize.calibration_method, "lanes": quantize.lanes, "maps": quantize.maps}
 
 
 def check_stage(file_format: Format, scheme: Scheme, *, source: str, optional: bool, chosen: str = "") -> Stage:

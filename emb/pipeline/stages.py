@@ -103,6 +103,7 @@ def quantize(work: Work, *, file_format: str, scheme: Scheme, source: str, chose
         known=read_known(work.done[chosen]) if chosen else (),
         kept=frozenset(one.output for one in _float_operations(work, path, chosen)),
         lanes=work.context.recipe.quantize.lanes,
+        maps=work.context.recipe.quantize.maps,
     )
     shutil.copyfile(work.file(source, "pixels.json"), work.folder / "pixels.json")
     if packed:

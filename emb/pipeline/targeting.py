@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from emb.bench.machine import has_avx512
 from emb.deploy import edgetpu_compiler
 from emb.errors import ModelError, SpecError
 from emb.pipeline import ethosu, untrained
@@ -43,6 +44,8 @@ _INTEGERS_ALONE = {
     "ethos-u": "the Ethos-U takes .tflite of integers alone",
 }
 _FORCED = "build it all the same, with --force"
+# What linux-x86-64 cannot count on and the machine at hand may have. XNNPACK, src/configs/gemm-config.c: …x16c8.
+_AVX512_MAPS = 16
 # TensorFlow Lite Micro stops at the weights of these: it has no kernel that widens them (int4w: of a dense layer).
 _NOT_ON_MICRO = ("dynamic", "float16", "int4w")
 
@@ -133,16 +136,23 @@ def float_refusal(recipe: Recipe, aim: Aim | None) -> str:
     return reason
 
 
-def with_lanes(recipe: Recipe, target: Target) -> Recipe:
+def with_kernels(recipe: Recipe, target: Target) -> Recipe:
     """The recipe with the target's int8 kernels to build for, unless it names others."""
     quantize = recipe.quantize
-    return replace(recipe, quantize=replace(quantize, lanes=quantize.lanes or lanes_of(target)))
+    if quantize.lanes:
+        return recipe
+    lanes, maps = kernels_of(target)
+    return replace(recipe, quantize=replace(quantize, lanes=lanes, maps=quantize.maps or maps))
 
 
-def lanes_of(target: Target) -> int:
-    """Channels that the int8 kernels of the target's runtimes take at once, 0 if that is not known."""
-    here = target.architecture == "any" and platform.machine() == "x86_64"
-    return load_target("linux-x86-64").int8_lanes if here and target.runtimes else target.int8_lanes
+def kernels_of(target: Target) -> tuple[int, int]:
+    """Of the int8 kernels of the target's runtimes: the channels that they take at once, and those of the output that
+    they compute at once; 0 for what is not known.
+    """
+    if target.architecture != "any" or platform.machine() != "x86_64" or not target.runtimes:
+        return target.int8_lanes, target.int8_maps
+    own = load_target("linux-x86-64")
+    return own.int8_lanes, _AVX512_MAPS if has_avx512() else own.int8_maps
 
 
 def deployment(files: Sequence[BuiltFile], aim: Aim, *, schemes: Sequence[str]) -> Deployment:

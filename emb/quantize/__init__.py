@@ -67,6 +67,7 @@ def quantize_tflite(
     known: Sequence[KnownRange] = (),
     kept: Collection[str] = (),
     lanes: int = 0,
+    maps: int = 0,
 ) -> int:
     """Write the float32 .tflite at `float_path` to `out_path` in the number formats of `scheme`.
 
@@ -77,9 +78,9 @@ def quantize_tflite(
     kept: of a calibrated scheme, what compute in float32 all the same: the operations that first write these tensors of
     the float file, but for the one that writes the model's output. A DEQUANTIZE stands before them and a QUANTIZE
     behind, where an operation of integers is their neighbour. A few kinds (LEAKY_RELU, a ReLU in ONNX) follow them.
-    lanes: channels that the int8 kernels take at once. Convolutions of fewer get neighbouring pixels as channels where
-    that pays, with the same integers as result; 0 and 1 leave them as they are. Returns how many
-    convolutions got them.
+    lanes, maps: channels that the int8 kernels take at once, and channels of the output that they compute at once.
+    Convolutions of fewer get neighbouring pixels as channels where that pays, with the same integers as result. With
+    0 lanes, or with 1 and no more maps, they stay as they are; 0 maps are 1. Returns how many convolutions got them.
     Raises ExportError naming the operation where the scheme cannot be had in TFLite or a float tensor remains,
     ModelError for activations that are not finite, DataError for calibration images that do not fit the model.
     """
@@ -94,6 +95,7 @@ def quantize_tflite(
         known=known,
         kept=frozenset(kept),
         lanes=lanes,
+        maps=maps,
     )
 
 
@@ -108,6 +110,7 @@ def quantize_onnx(
     known: Sequence[KnownRange] = (),
     kept: Collection[str] = (),
     lanes: int = 0,
+    maps: int = 0,
 ) -> int:
     """Write the float32 .onnx at `float_path` to `out_path` in the number formats of `scheme`.
 
@@ -125,6 +128,7 @@ def quantize_onnx(
         known=known,
         kept=frozenset(kept),
         lanes=lanes,
+        maps=maps,
     )
 
 

@@ -41,6 +41,7 @@ def quantize(
     known: Sequence[KnownRange],
     kept: frozenset[str],
     lanes: int,
+    maps: int,
 ) -> int:
     """See emb.quantize.quantize_onnx."""
     if "onnx" not in scheme.formats:
@@ -54,7 +55,7 @@ def quantize(
     packed = 0
     if scheme.calibrated:
         model = _static(model, calibration, scheme=scheme, method=method, pixels=pixels, known=known, kept=kept)
-        packed = pack_pixels(model, lanes=lanes) if lanes else 0
+        packed = pack_pixels(model, lanes=lanes, maps=maps or 1) if lanes else 0
     elif scheme.weights == "float16":
         _weights_to_float16(model)
     elif scheme.weights == "int8":

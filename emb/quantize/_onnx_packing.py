@@ -40,6 +40,7 @@ class _Found:
         return Convolution(
             width=self.image[3],
             channels=self.image[1],
+            maps=self.output[1],
             taps=self.kernel[1],
             stride=self.strides[1],
             before=self.pads[1],
@@ -47,10 +48,10 @@ class _Found:
         )
 
 
-def pack_pixels(model: Any, *, lanes: int) -> int:
-    """Edit a ModelProto in place, wherever that is worth it; its answers keep their bits. lanes: see `packing`.
+def pack_pixels(model: Any, *, lanes: int, maps: int) -> int:
+    """Edit a ModelProto in place, wherever that is worth it; its answers keep their bits.
 
-    Returns how many convolutions were packed.
+    lanes, maps: see `packing`. Returns how many convolutions were packed.
     """
     import onnx
 
@@ -60,7 +61,7 @@ def pack_pixels(model: Any, *, lanes: int) -> int:
     count = 0
     for node in [node for node in graph.node if node.op_type == "Conv"]:
         found = _packable(graph, node, shapes)
-        way = packing(found.along_width, lanes=lanes) if found else None
+        way = packing(found.along_width, lanes=lanes, maps=maps) if found else None
         if found and way:
             _pack(graph, found, way)
             count += 1

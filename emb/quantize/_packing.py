@@ -1,4 +1,4 @@
-"""Neighbouring pixels of a row as channels, so that a convolution of a few channels fills a kernel's vector lanes.
+"""Neighbouring pixels of a row as channels, so that a convolution of few channels or few maps fills a kernel.
 
 Memory stays as it is: an image of (height, width, channels) is one of (height, width / n, n * channels), and an output
 of (height, width / m, m * maps) one of (height, width, maps). Between the two stands a convolution whose output
@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 
 # Beyond this many the zeros outweigh what the vectors gain.
 _MOST_OUTPUTS = 8
-# Below it nothing is rewritten.
+# Below it nothing is rewritten, and two ways differ too little.
 _LEAST_GAIN = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convolution:
-    """One, along the width of an image. before, after: the pixels of zeros that stand left and right of the image."""
+    """One, along the width of an image. maps: channels of its output.  before, after: the pixels of zeros that stand
+    left and right of the image.
+    """
 
     width: int
     channels: int
+    maps: int
     taps: int
     stride: int
     before: int
@@ -68,19 +71,24 @@ class Packing:
         return flat[:, :, self.shift : self.shift + taps]
 
 
-def packing(one: Convolution, *, lanes: int) -> Packing | None:
+def packing(one: Convolution, *, lanes: int, maps: int) -> Packing | None:
     """How to pack the convolution so that it takes least; None where that gains little or its sizes do not allow it.
 
-    lanes: channels that the kernel takes at once for every tap, so that fewer take as long.
+    lanes, maps: channels that the kernel takes at once for every tap, and those of the output that it computes at
+    once, so that fewer take as long; at least 1.
     """
     gains = {
-        way: _gain(way, one, lanes)
+        way: _gain(way, one, lanes=lanes, maps=maps)
         for outputs in range(1, _MOST_OUTPUTS + 1)
         if (way := packed(one, outputs)) is not None
     }
-    # The first of equal ones computes the fewest zeros.
-    best = max(gains, key=gains.__getitem__, default=None)
-    return best if best is not None and gains[best] >= _LEAST_GAIN else None
+    best = max(gains.values(), default=0.0)
+    if best < _LEAST_GAIN:
+        return None
+    # The first of those that differ too little computes the fewest zeros. MLAS, lib/convsym.cpp: for less than a whole
+    # block of maps ONNX Runtime has no fast kernel on x86-64.
+    near = [way for way, gain in gains.items() if gain >= _LEAST_GAIN and gain * _LEAST_GAIN > best]
+    return next((way for way in near if way.outputs * one.maps >= maps), near[0])
 
 
 def packed(one: Convolution, outputs: int) -> Packing | None:
@@ -97,10 +105,13 @@ def packed(one: Convolution, outputs: int) -> Packing | None:
     return Packing(outputs=outputs, pixels=pixels, taps=taps, before=before, after=after, shift=shift)
 
 
-def _gain(way: Packing, one: Convolution, lanes: int) -> float:
+def _gain(way: Packing, one: Convolution, *, lanes: int, maps: int) -> float:
     """How many times less the packed convolution takes."""
-    return one.taps * _filled(one.channels, lanes) / (way.taps * _filled(way.pixels * one.channels, lanes))
+    plain = one.taps * _filled(one.channels, lanes) * _filled(one.maps, maps)
+    made = way.taps * _filled(way.pixels * one.channels, lanes) * _filled(way.outputs * one.maps, maps)
+    # One division, so that equal gains are equal numbers.
+    return plain * way.outputs / made
 
 
-def _filled(channels: int, lanes: int) -> int:
-    return -(-channels // lanes) * lanes
+def _filled(channels: int, block: int) -> int:
+    return -(-channels // block) * block

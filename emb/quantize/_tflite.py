@@ -42,6 +42,7 @@ def quantize(
     known: Sequence[KnownRange],
     kept: frozenset[str],
     lanes: int,
+    maps: int,
 ) -> int:
     """See emb.quantize.quantize_tflite."""
     if "tflite" not in scheme.formats:
@@ -55,7 +56,7 @@ def quantize(
         subgraph = model.subgraphs[0]
         kept -= {fb.tensor_name(subgraph.tensors[index]) for index in subgraph.outputs}
         model = _static(model, float_path, images, scheme=scheme, method=method, pixels=pixels, known=known, kept=kept)
-        packed = pack_pixels(model, lanes=lanes) if lanes else 0
+        packed = pack_pixels(model, lanes=lanes, maps=maps or 1) if lanes else 0
     elif scheme.weights == "float16":
         weights_to_float16(model)
     elif scheme.weights == "int8":

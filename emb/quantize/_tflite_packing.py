@@ -19,15 +19,15 @@ from emb.quantize._packing import Convolution, Packing, packed, packing
 _PIXELS, _PACKED, _SHAPE = "_pixels", "_packed", "_shape"
 
 
-def pack_pixels(model: Any, *, lanes: int) -> int:
-    """Edit a schema ModelT in place, wherever that is worth it; its answers keep their bits. lanes: see `packing`.
+def pack_pixels(model: Any, *, lanes: int, maps: int) -> int:
+    """Edit a schema ModelT in place, wherever that is worth it; its answers keep their bits.
 
-    Returns how many convolutions were packed.
+    lanes, maps: see `packing`. Returns how many convolutions were packed.
     """
     count = 0
     for operator in list(model.subgraphs[0].operators):
         found = _packable(model, operator)
-        way = packing(found, lanes=lanes) if found else None
+        way = packing(found, lanes=lanes, maps=maps) if found else None
         if way and _is_padded_so(operator, way):
             _pack(model, operator, way)
             count += 1
@@ -82,6 +82,7 @@ def _along_width(image: Sequence[int], weights: Sequence[int], options: Any) -> 
     return Convolution(
         width=width,
         channels=int(weights[3]),
+        maps=int(weights[0]),
         taps=taps,
         stride=stride,
         before=missing // 2,

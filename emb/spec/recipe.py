@@ -231,7 +231,8 @@ class PruneSpec:
         return self.channel_multiple or (1 if self.target.kind == "bytes" else _BLOCK)
 
 
-_MOST_LANES = 64
+# What the widest kernels take or compute at once.
+_MOST_CHANNELS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,18 +241,21 @@ class QuantizeSpec:
 
     calibration_images: train images whose activations set the integer ranges.  calibration_method: how a range
     follows from them.
-    lanes: channels that the int8 kernels take at once; neighbouring pixels become channels where that fills them, see
-    docs/explanation/packed-pixels.md. 0 takes the target's; 1 leaves every convolution as it is.
+    lanes, maps: channels that the int8 kernels take at once, and channels of the output that they compute at once;
+    neighbouring pixels become channels where that fills them, see docs/explanation/packed-pixels.md. 0 takes the
+    target's, of maps unless the recipe names lanes; 1 of both leaves every convolution as it is.
     """
 
     schemes: tuple[str, ...] = ("int8",)
     calibration_images: int = 200
     calibration_method: Literal["minmax", "percentile", "mse"] = "minmax"
     lanes: int = 0
+    maps: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lanes <= _MOST_LANES:
-            raise ValueError(f"lanes must lie between 0 and {_MOST_LANES}")
+        for name in ("lanes", "maps"):
+            if not 0 <= getattr(self, name) <= _MOST_CHANNELS:
+                raise ValueError(f"{name} must lie between 0 and {_MOST_CHANNELS}")
         if self.calibration_images < 1:
             raise ValueError("calibration_images must be at least 1")
         if not self.schemes:

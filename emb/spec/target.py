@@ -68,8 +68,9 @@ class Target:
     the smallest one counts.
     flash_bytes: where the model must lie, of a microcontroller; 0 where it lies on a disk or card.
     python: versions for which the runtimes have wheels on this architecture.
-    int8_lanes: channels that the first runtime's int8 convolution takes at once for every tap, so that fewer take as
-    long; 0 if that differs between its processors or is not known.
+    int8_lanes, int8_maps: channels that the first runtime's int8 convolution takes at once for every tap, and those of
+    the output that it computes at once, so that fewer take as long; 0 if that differs between its processors or is not
+    known.
     arena: of which runtime the activations are laid out.  source: of processor and memory.
     """
 
@@ -84,12 +85,13 @@ class Target:
     flash_bytes: int = 0
     python: tuple[str, ...] = ()
     int8_lanes: int = 0
+    int8_maps: int = 0
     arena: Arena = "tflite"
     source: str = ""
     accelerator: Accelerator = field(default_factory=Accelerator)
     priors: tuple[Prior, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("cores", "clock_hz", "ram_bytes", "flash_bytes", "int8_lanes"):
+        for name in ("cores", "clock_hz", "ram_bytes", "flash_bytes", "int8_lanes", "int8_maps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")

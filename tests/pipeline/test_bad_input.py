@@ -174,6 +174,8 @@ def test_an_unwritable_output_directory(emb):
         (("--quantize", "int4"), "unknown scheme 'int4'"),
         (("--quantize", "int8,int8"), "must not repeat"),
         (("--quantize", ""), "must name at least one scheme"),
+        (("--set", "quantize.lanes=65"), "quantize.lanes: must lie between 0 and 64"),
+        (("--set", "quantize.maps=-1"), "quantize.maps: must lie between 0 and 64"),
         (("--set", "name=mine"), "name: cannot be set"),
         (("--calibration-method", "max"), "did you mean 'minmax'?"),
         (("--set", "train.epochs"), "is not an assignment"),

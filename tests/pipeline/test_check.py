@@ -152,7 +152,10 @@ def test_a_target_of_ones_own(tmp_path: Any) -> None:
     (fault,) = check("lenet", target=str(path), classes=10).faults
     assert "board has 1,000" in fault.what
     path.write_text('summary = "Mine"\nprocessor = "any"\nruntimes = []\nram_bytes = -1\n')
-    with pytest.raises(SpecError, match="must not be negative"):
+    with pytest.raises(SpecError, match="ram_bytes: must not be negative"):
+        load_target(str(path))
+    path.write_text('summary = "Mine"\nprocessor = "any"\nruntimes = []\nint8_maps = -1\n')
+    with pytest.raises(SpecError, match="int8_maps: must not be negative"):
         load_target(str(path))
 
 

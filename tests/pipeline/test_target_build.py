@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from emb.graph import files
 from emb.pipeline.deliverable import find_all
 from emb.pipeline.recipes import load_recipe, load_target, shelf
-from emb.pipeline.targeting import lanes_of, with_lanes
+from emb.pipeline.targeting import kernels_of, with_kernels
 
 pytestmark = pytest.mark.slow
 
@@ -207,10 +208,32 @@ def test_the_first_layer_is_made_for_the_target_s_kernels(emb: Any) -> None:
     assert layers[0] == layers[1]
 
 
-@pytest.mark.parametrize(("target", "lanes"), [("rpi4", 8), ("rpi5", 4), ("rpi3b-plus", 1), ("coral-usb-rpi4", 0)])
-def test_which_kernels_a_target_has(target: str, lanes: int) -> None:
-    assert lanes_of(load_target(target)) == lanes
-    chosen = with_lanes(load_recipe("lenet"), load_target(target))
-    assert chosen.quantize.lanes == lanes
-    wished = replace(chosen, quantize=replace(chosen.quantize, lanes=16))
-    assert with_lanes(wished, load_target(target)).quantize.lanes == 16
+@pytest.mark.parametrize(
+    ("target", "lanes", "maps"),
+    [
+        ("linux-x86-64", 8, 8),
+        ("rpi4", 8, 8),
+        ("rpi5", 4, 16),
+        ("rpi3b-plus", 1, 16),
+        ("rpi-zero-2w", 1, 16),
+        ("coral-usb-rpi4", 0, 0),
+        ("linux-arm64", 0, 0),
+    ],
+)
+def test_which_kernels_a_target_has(target: str, lanes: int, maps: int) -> None:
+    assert kernels_of(load_target(target)) == (lanes, maps)
+    recipe = load_recipe("lenet")
+    chosen = with_kernels(recipe, load_target(target)).quantize
+    assert (chosen.lanes, chosen.maps) == (lanes, maps)
+    # Lanes of the recipe's own go with its own maps, so that one lane packs nothing; maps with the target's lanes.
+    named = replace(recipe, quantize=replace(recipe.quantize, lanes=1))
+    assert with_kernels(named, load_target(target)) == named
+    named = replace(recipe, quantize=replace(recipe.quantize, maps=4))
+    chosen = with_kernels(named, load_target(target)).quantize
+    assert (chosen.lanes, chosen.maps) == (lanes, 4)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the machine at hand has other kernels")
+def test_the_machine_at_hand_says_how_wide_its_vectors_are() -> None:
+    has_avx512 = " avx512bw" in Path("/proc/cpuinfo").read_text()
+    assert kernels_of(load_target("host")) == (8, 16 if has_avx512 else 8)

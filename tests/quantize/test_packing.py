@@ -75,7 +75,7 @@ def test_a_packed_convolution_gives_the_same_numbers() -> None:
     sizes = product(range(4, 15), (1, 3), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2), (0, 1, 2), (1, 2, 3, 4))
     checked = 0
     for width, channels, taps, stride, before, after, outputs in sizes:
-        one = Convolution(width=width, channels=channels, taps=taps, stride=stride, before=before, after=after)
+        one = Convolution(width=width, channels=channels, maps=2, taps=taps, stride=stride, before=before, after=after)
         way = packed(one, outputs) if one.outputs > 0 else None
         if way is not None:
             assert_the_same(one, way)
@@ -101,37 +101,60 @@ def convolved(pixels: NDArray[Any], kernel: NDArray[Any], stride: int) -> NDArra
 
 
 @pytest.mark.parametrize(
-    ("one", "lanes", "outputs", "taps"),
+    ("one", "lanes", "maps", "outputs", "taps"),
     [
         # Of 5 taps, each of 1 channel in 8 lanes, 2 taps of 4 channels become.
-        pytest.param({"width": 28, "channels": 1, "taps": 5}, 8, 4, 2, id="lenet"),
-        pytest.param({"width": 28, "channels": 1, "taps": 5}, 4, 4, 2, id="lenet, kernels of four"),
+        pytest.param({"width": 28, "channels": 1, "taps": 5}, 8, 1, 4, 2, id="lenet"),
+        pytest.param({"width": 28, "channels": 1, "taps": 5}, 4, 1, 4, 2, id="lenet, kernels of four"),
         pytest.param(
-            {"width": 224, "channels": 3, "taps": 7, "stride": 2, "before": 2, "after": 3}, 8, 1, 4, id="resnet"
+            {"width": 224, "channels": 3, "taps": 7, "stride": 2, "before": 2, "after": 3}, 8, 1, 1, 4, id="resnet"
         ),
+        # 3 taps of 16 channels take as long as 6 of 8, and give two outputs instead of one.
+        pytest.param({"width": 12, "channels": 8, "taps": 5, "maps": 8}, 8, 16, 2, 3, id="half of the maps"),
+        pytest.param({"width": 28, "channels": 1, "taps": 5, "maps": 6}, 8, 16, 4, 2, id="lenet of six maps"),
+        pytest.param({"width": 12, "channels": 8, "taps": 5, "maps": 8}, 1, 16, 2, 3, id="single channels in"),
     ],
 )
-def test_how_first_layers_are_packed(one: dict[str, int], lanes: int, outputs: int, taps: int) -> None:
-    way = packing(Convolution(**{"stride": 1, "before": 0, "after": 0, **one}), lanes=lanes)
+def test_how_convolutions_are_packed(one: dict[str, int], lanes: int, maps: int, outputs: int, taps: int) -> None:
+    way = packing(Convolution(**{"stride": 1, "before": 0, "after": 0, "maps": 20, **one}), lanes=lanes, maps=maps)
     assert way is not None
     assert (way.outputs, way.taps) == (outputs, taps)
 
 
 @pytest.mark.parametrize(
-    ("one", "lanes"),
+    ("one", "lanes", "maps"),
     [
-        pytest.param({"width": 28, "channels": 1, "taps": 5}, 1, id="a kernel of single channels"),
-        pytest.param({"width": 28, "channels": 20, "taps": 5}, 8, id="enough channels"),
-        pytest.param({"width": 32, "channels": 3, "taps": 3, "before": 1, "after": 1}, 8, id="as many steps"),
-        pytest.param({"width": 227, "channels": 3, "taps": 11, "stride": 4}, 8, id="a width of no multiple"),
+        pytest.param({"width": 28, "channels": 1, "taps": 5}, 1, 1, id="a kernel of single channels"),
+        pytest.param({"width": 28, "channels": 20, "taps": 5}, 8, 1, id="enough channels"),
+        pytest.param({"width": 12, "channels": 8, "taps": 5, "maps": 8}, 8, 8, id="enough maps"),
+        # Half of the packed kernel would be zeros.
+        pytest.param({"width": 12, "channels": 8, "taps": 1, "maps": 8}, 8, 16, id="a single tap"),
+        pytest.param({"width": 32, "channels": 3, "taps": 3, "before": 1, "after": 1}, 8, 1, id="as many steps"),
+        pytest.param({"width": 227, "channels": 3, "taps": 11, "stride": 4}, 8, 16, id="a width of no multiple"),
         # 28 lanes of 4 instead of 49, but each of 6 channels takes two.
         pytest.param(
-            {"width": 224, "channels": 3, "taps": 7, "stride": 2, "before": 2, "after": 3}, 4, id="more steps"
+            {"width": 224, "channels": 3, "taps": 7, "stride": 2, "before": 2, "after": 3}, 4, 1, id="more steps"
         ),
     ],
 )
-def test_what_gains_nothing_is_left(one: dict[str, int], lanes: int) -> None:
-    assert packing(Convolution(**{"stride": 1, "before": 0, "after": 0, **one}), lanes=lanes) is None
+def test_what_gains_nothing_is_left(one: dict[str, int], lanes: int, maps: int) -> None:
+    convolution = Convolution(**{"stride": 1, "before": 0, "after": 0, "maps": 20, **one})
+    assert packing(convolution, lanes=lanes, maps=maps) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "outputs"),
+    [
+        # 2, 4 and 8 outputs of 8 maps fill the kernel: 3 taps of 8 channels for each.
+        pytest.param({"width": 32, "maps": 8, "taps": 3, "before": 1, "after": 1}, 2, id="equal gains"),
+        # 2 and 4 outputs gain 10/3, 7 gain 3.9; 12 maps are no whole block.
+        pytest.param({"width": 28, "maps": 6, "taps": 5, "before": 2, "after": 2}, 4, id="a whole block"),
+    ],
+)
+def test_of_gains_that_differ_little_the_fewest_zeros_are_taken(one: dict[str, int], outputs: int) -> None:
+    way = packing(Convolution(**{"channels": 1, "stride": 1, **one}), lanes=8, maps=16)
+    assert way is not None
+    assert way.outputs == outputs
 
 
 @pytest.mark.parametrize("name", FIRST_LAYERS)
@@ -161,6 +184,23 @@ def test_a_packed_onnx_file_has_the_same_answers(name: str, float_files: Any, ru
     # Its own layout and ours cancel: what is left turns the image's channels round, and the last image for the Gemm.
     assert kinds.count("Transpose") <= 2
     assert "Conv" not in kinds
+
+
+@pytest.mark.parametrize(("file_format", "quantize"), [("tflite", quantize_tflite), ("onnx", quantize_onnx)])
+@pytest.mark.parametrize("name", ["lenet", "resnet"])
+def test_few_maps_are_packed_with_the_same_answers(
+    name: str, file_format: str, quantize: Any, float_files: Any, run: Any, tmp_path: Path
+) -> None:
+    source, images, scheme = float_files(name, file_format), images_of(name), SCHEMES.get("int8").SCHEME
+    count, paths = {}, {}
+    for maps in (0, 1, 16):
+        paths[maps] = tmp_path / f"{maps}.{file_format}"
+        count[maps] = quantize(source, paths[maps], scheme=scheme, calibration=images, lanes=8, maps=maps)
+    # The second convolution has channels enough, and 8 maps.
+    assert count == {0: 1, 1: 1, 16: 2}
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert run(paths[0], images).any()
+    np.testing.assert_array_equal(run(paths[0], images), run(paths[16], images))
 
 
 def test_the_border_of_uint8_stands_outside(float_files: Any, run: Any, tmp_path: Path) -> None:
@@ -201,7 +241,7 @@ def test_where_the_loss_is_does_not_depend_on_it(name: str, float_files: Any, tm
     found = []
     for lanes in (0, 8):
         path = tmp_path / f"{lanes}.tflite"
-        quantize_tflite(source, path, scheme=scheme, calibration=images, lanes=lanes)
+        quantize_tflite(source, path, scheme=scheme, calibration=images, lanes=lanes, maps=16)
         found.append(layer_errors(source, path, images[:4], layers=layers))
     assert [(one.layer, one.kinds, one.own.sqnr_db) for one in found[0]] == [
         (one.layer, one.kinds, one.own.sqnr_db) for one in found[1]
@@ -223,4 +263,4 @@ def test_what_must_stay_as_it_is(change: str, float_files: Any, tmp_path: Path) 
         first.inputs = np.array([*first.inputs[:2], -1], np.int32)
     else:
         subgraph.operators.append(first)
-    assert pack_pixels(model, lanes=8) == 0
+    assert pack_pixels(model, lanes=8, maps=1) == 0
