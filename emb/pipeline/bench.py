@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def bench(
         require_count(crops)
     lines: list[_Line] = []
     names = []
-    for deliverable in find_all(model, pixels=pixels):
+    for deliverable in _run_by(runtime, find_all(model, pixels=pixels)):
         images = images_for(deliverable, data=data, data_dir=data_dir, crops=crops)
         names.append(images.name)
         told(f"scores of {deliverable.path.name}")
@@ -97,17 +97,27 @@ def bench(
     )
 
 
+def _run_by(runtime: str | None, files: Sequence[Deliverable]) -> list[Deliverable]:
+    """Those that it runs, of a build with files of several formats; all for None. Raises SpecError if it runs none."""
+    names = [[name for name, *_ in _ways_of(file)] for file in files]
+    kept = [file for file, known in zip(files, names, strict=True) if runtime is None or runtime in known]
+    if not kept:
+        listed = ", ".join(file.path.name for file in files)
+        known = sorted({name for found in names for name in found})
+        raise SpecError(f"{runtime!r} does not run {listed}", fix=nearest(str(runtime), known))
+    return kept
+
+
+def _ways_of(deliverable: Deliverable) -> list[tuple[str, str, str]]:
+    integer_only = "int8" in deliverable.scheme or "int16" in deliverable.scheme
+    return ways_to_run(deliverable.format, scheme=deliverable.scheme, with_reference_kernels=integer_only)
+
+
 def _lines_of(
     deliverable: Deliverable, images: MeasuredOn, *, only: str | None, threads: tuple[int, ...]
 ) -> list[_Line]:
     """With the accuracy, which comes before any time is taken: what cannot be run need not be timed."""
-    integer_only = "int8" in deliverable.scheme or "int16" in deliverable.scheme
-    ways = ways_to_run(deliverable.format, scheme=deliverable.scheme, with_reference_kernels=integer_only)
-    if only is not None:
-        known = sorted({name for name, _, _ in ways})
-        if only not in known:
-            raise SpecError(f"{only!r} does not run {deliverable.path.name}", fix=nearest(only, known))
-        ways = [way for way in ways if way[0] == only]
+    ways = [way for way in _ways_of(deliverable) if only in (None, way[0])]
     fixed = fixed_fields(deliverable)
     lines = []
     for name, mode, absence in ways:

@@ -48,21 +48,22 @@ def compare(
 ) -> Comparison:
     """Time and, with test images, judge two files, or the files of two builds that have format and scheme in common.
 
-    data: as for `bench`, by default that of the baseline's build.  runtime: one that runs both, by default each that
-    does; two formats have none in common, and each then runs on the first that is present.
+    data: as for `bench`, by default that of the baseline's build.  runtime: for those pairs that it runs, by
+    default each that runs both; two formats have none in common, and each then runs on the first that is present.
     What fails on one runtime stands in `errors`. Raises EmbError for everything else.
     """
     notes = _load_notes()
     pairs: list[Pair] = []
     errors: list[str] = []
     images: MeasuredOn | None = None
-    for one, other in _paired(find_all(baseline, pixels=pixels), find_all(candidate, pixels=pixels)):
+    paired = _paired(find_all(baseline, pixels=pixels), find_all(candidate, pixels=pixels))
+    for one, other, both_ways in _run_by(runtime, paired):
         _require_same_task(one, other)
         if images is None:
             images = images_for(one, data=data, data_dir=data_dir)
             if data is None:
                 _require_same_images(images, one, other, data_dir=data_dir)
-        for ways in _ways(one, other, only=runtime):
+        for ways in both_ways:
             try:
                 pairs.append(_pair((one, other), ways, images, threads=threads))
             except EmbError as error:
@@ -106,19 +107,31 @@ def _listed(files: Sequence[Deliverable]) -> str:
     return ", ".join(f"{one.path.name} ({one.scheme})" for one in files)
 
 
-def _ways(one: Deliverable, other: Deliverable, *, only: str | None) -> list[tuple[str, str]]:
+def _run_by(
+    runtime: str | None, pairs: Sequence[tuple[Deliverable, Deliverable]]
+) -> list[tuple[Deliverable, Deliverable, list[tuple[str, str]]]]:
+    """Each pair with its ways; with a runtime, those pairs that it runs. Raises SpecError if it runs none."""
+    ways = [_ways(*pair) for pair in pairs]
+    kept = [
+        (*pair, [way for way in found if runtime is None or way == (runtime, runtime)])
+        for pair, found in zip(pairs, ways, strict=True)
+    ]
+    if any(found for *_, found in kept):
+        return [one for one in kept if one[2]]
+    common = sorted({one for found in ways for one, other in found if one == other})
+    listed = "; ".join(f"{one.path.name} and {other.path.name}" for one, other in pairs)
+    raise SpecError(
+        f"{runtime!r} does not run both {listed}",
+        fix=nearest(str(runtime), common) if common else "leave --runtime out: each then runs on its own",
+    )
+
+
+def _ways(one: Deliverable, other: Deliverable) -> list[tuple[str, str]]:
     """(runtime of the one, runtime of the other), the same where there is one for both."""
     present = [
         [name for name, mode, absence in _modes(file) if mode == "default" and not absence] for file in (one, other)
     ]
     common = [name for name in present[0] if name in present[1]]
-    if only is not None:
-        if only not in common:
-            raise SpecError(
-                f"{only!r} does not run both {one.path.name} and {other.path.name}",
-                fix=nearest(only, common) if common else "leave --runtime out: each then runs on its own",
-            )
-        return [(only, only)]
     return [(name, name) for name in common] or [(preferred_runtime(one), preferred_runtime(other))]
 
 

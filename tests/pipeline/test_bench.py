@@ -190,6 +190,16 @@ def test_the_document(emb: Any, built: Any) -> None:
 
 
 @pytest.mark.slow
+def test_of_a_build_a_runtime_measures_what_it_runs(emb: Any, built: Any) -> None:
+    arguments = ("--threads", "1", "--rounds", "1")
+    report = emb.json("bench", "built", "--runtime", "onnxruntime", *arguments)
+    assert {(row["format"], row["runtime"]) for row in report["rows"]} == {("onnx", "onnxruntime")}
+    done = emb.run("bench", "built/lenet-int8.tflite", "--runtime", "onnxruntime", *arguments, expect=2)
+    assert done.stderr.startswith("error: 'onnxruntime' does not run lenet-int8.tflite\n")
+    assert "known: litert, tflite-runtime" in done.stderr
+
+
+@pytest.mark.slow
 def test_six_rounds_have_an_interval(emb: Any, built: Any) -> None:
     arguments = ("built/lenet-float32.tflite", "--runtime", "tflite-runtime", "--threads", "all", "--rounds", "6")
     latency = emb.json("bench", *arguments)["rows"][0]["latency_us"]

@@ -140,6 +140,12 @@ def test_two_formats_run_each_on_its_own(emb: Any, built: Any, few_processes: No
 
 
 @pytest.mark.slow
+def test_of_two_builds_a_runtime_compares_what_it_runs(emb: Any, built: Any, few_processes: None) -> None:
+    found = compare(emb.home / "built", emb.home / "built", runtime="onnxruntime")
+    assert {(pair.format, pair.runtime) for pair in found.pairs} == {("onnx", "onnxruntime")}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
