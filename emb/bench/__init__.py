@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from emb.bench.accuracy import agreement, top1
 from emb.bench.classes import judge, per_class, softmax, worst_mistakes
-from emb.bench.latency import latency_of
 from emb.bench.machine import describe_machine, free_memory_bytes, machine_digest
 from emb.bench.statistics import bootstrap_median, mcnemar, median, percentile, wilson
 
@@ -14,7 +13,6 @@ __all__ = [
     "describe_machine",
     "free_memory_bytes",
     "judge",
-    "latency_of",
     "machine_digest",
     "mcnemar",
     "median",

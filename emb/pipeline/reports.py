@@ -12,6 +12,7 @@ from emb.pipeline.deliverable import located
 from emb.pipeline.json_files import read_json
 from emb.registry import nearest
 from emb.report.frontier import frontier
+from emb.spec.comparison import LEAST_DIFFERENCE
 from emb.spec.fit import Estimate
 from emb.spec.overview import BuildSummary, Change, Entry, Limits, Regressions, Section
 from emb.spec.report import DataSummary, Row
@@ -55,7 +56,10 @@ def _entries(builds: Sequence[BuildSummary], *, runtime: str | None) -> tuple[En
             row.latency.median_us if row.latency and own == machine else None
             for own, row in zip(machines, rows, strict=True)
         ]
-        fastest = [one or other for one, other in zip(fastest, frontier(times, gains), strict=True)]
+        fastest = [
+            one or other
+            for one, other in zip(fastest, frontier(times, gains, equal_within=LEAST_DIFFERENCE), strict=True)
+        ]
     return tuple(
         Entry(
             build=build.directory,

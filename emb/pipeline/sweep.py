@@ -20,6 +20,7 @@ from emb.pipeline.reports import overview
 from emb.pipeline.request import resolve
 from emb.pipeline.workers import MakeReady, TrialListener, make_ready
 from emb.report.frontier import frontier
+from emb.spec.comparison import LEAST_DIFFERENCE
 from emb.spec.fit import Estimate
 from emb.spec.overview import Entry
 from emb.spec.pruning import NONE, goal_of, split_text
@@ -182,7 +183,7 @@ def _configurations(trials: Mapping[str, Trial], entries: Mapping[str, Sequence[
     made = [_configuration(key, found) for key, found in grouped.items()]
     gains = [one.mean_accuracy for one in made]
     smallest = frontier([one.bytes for one in made], gains)
-    fastest = frontier([one.median_us for one in made], gains)
+    fastest = frontier([one.median_us for one in made], gains, equal_within=LEAST_DIFFERENCE)
     return tuple(
         replace(one, smallest=small, fastest=fast) for one, small, fast in zip(made, smallest, fastest, strict=True)
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from emb.report.columns import ABSENT, cells, estimate_range
 from emb.report.columns import HEADERS as ROW_HEADERS
 from emb.report.tables import markdown_table
+from emb.spec.comparison import LEAST_DIFFERENCE
 from emb.spec.overview import Change, Entry, Regressions, Section
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def section_notes(section: Section) -> list[str]:
         f"times measured on {machine}" if machine else "times of reports that name no machine" for machine in machines
     ]
     return [
-        "frontier: nothing here is at least as accurate and smaller (size), or faster on the same machine (time)",
+        "frontier: nothing here is at least as accurate and smaller (size), or faster on the same machine (time)"
+        f"; times less than {LEAST_DIFFERENCE:.0%} apart count as equal",
         *said,
         *(["times of different machines are not compared"] if len(machines) > 1 else []),
         *(f"estimated, not measured: the latency on {target}; source: {source}" for target, source in estimates),

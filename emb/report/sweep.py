@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from emb.report.columns import ABSENT, estimate_range
+from emb.spec.comparison import LEAST_DIFFERENCE
 from emb.spec.sweep import Configuration, SweepReport
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def _notes(report: SweepReport) -> list[str]:
     images = " and ".join(section.data.judges for section in report.sections)
     return [
         f"accuracy over {images}" + (f", the mean of {seeds} seeds" if seeds > 1 else ""),
-        "frontier: nothing else is at least as accurate and smaller (size), or faster (time)",
+        "frontier: nothing else is at least as accurate and smaller (size), or faster (time)"
+        f"; times less than {LEAST_DIFFERENCE:.0%} apart count as equal",
         f"times of one image on one thread, taken one after the other when all was built, measured on {report.machine}",
         *(f"estimated, not measured: the latency on {target}; source: {source}" for target, source in estimates),
         f"{len(report.trials) - len(report.failures)} builds in {report.seconds:,.0f} s; "

@@ -1,4 +1,4 @@
-"""What was measured, with the raw samples: accuracy, latency, memory. Statistics are derived; knows no runtime."""
+"""What was measured of a model, accuracy and memory, and on which machine. Knows no runtime."""
 
 from __future__ import annotations
 
@@ -121,41 +121,6 @@ class ClassAccuracy:
     def precision(self) -> float | None:
         """The share of the answers of this class that were right; None if it was never the answer."""
         return self.correct / self.answers if self.answers else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """Wall time of single inferences at batch 1, in the order they ran, after warm-up.
-
-    samples_ns: the inference call alone, without copying its input and output.
-    """
-
-    samples_ns: tuple[int, ...]
-    runtime: str
-    version: str
-    mode: str
-    threads: int
-    machine: Machine
-    source: Source = "measured"
-
-    def __post_init__(self) -> None:
-        if not self.samples_ns or min(self.samples_ns) < 0:
-            raise ValueError("samples_ns must hold at least one time, none of them negative")
-        if self.threads < 1:
-            raise ValueError("threads must be at least 1")
-
-    @property
-    def runs(self) -> int:
-        return len(self.samples_ns)
-
-    @property
-    def median_us(self) -> float:
-        return median(self.samples_ns) / 1000
-
-    @property
-    def p90_us(self) -> float:
-        """The nearest-rank 90th percentile: at least 90 % of the runs took no longer."""
-        return percentile(self.samples_ns, 90) / 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

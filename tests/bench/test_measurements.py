@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from emb.bench import agreement, describe_machine, latency_of, machine_digest, top1, wilson
+from emb.bench import agreement, describe_machine, machine_digest, top1, wilson
 from emb.bench import machine as machine_module
 from emb.bench.machine import _CPU_FIELDS, _first_field
 from emb.errors import ModelError
-from emb.spec.measurement import Accuracy, Latency, Memory
+from emb.spec.measurement import Accuracy, Memory
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.5, 0.1], [-1.0, -3.0, -2.0], [0.0, 0.0, 0.0]], np.float32)
 
@@ -89,26 +88,7 @@ def test_scores_of_different_classes_do_not_agree() -> None:
     )
 
 
-def test_latency_keeps_the_samples_and_derives_the_rest() -> None:
-    samples = np.arange(1000, 11000, 1000, dtype=np.int64)[::-1]
-    measured = latency_of(samples, runtime="litert", version="2.3.0", mode="default", threads=1)
-    assert measured.samples_ns == tuple(range(10000, 0, -1000))
-    assert all(type(sample) is int for sample in measured.samples_ns)
-    assert (measured.runs, measured.median_us, measured.p90_us) == (10, 5.5, 9.0)
-    assert measured.machine.cores == describe_machine().cores
-    assert json.loads(json.dumps(asdict(measured)))["source"] == "measured"
-
-
-@pytest.mark.parametrize("samples", [[], [5, -1]])
-def test_impossible_times(samples: list[int]) -> None:
-    with pytest.raises(ValueError, match="samples_ns must hold at least one time"):
-        latency_of(samples, runtime="litert", version="2.3.0", mode="default", threads=1)
-
-
 def test_impossible_values() -> None:
-    machine = describe_machine()
-    with pytest.raises(ValueError, match="threads must be at least 1"):
-        Latency(samples_ns=(1,), runtime="a", version="1", mode="default", threads=0, machine=machine)
     with pytest.raises(ValueError, match="correct must lie"):
         Accuracy(correct=3, total=2, low=0, high=1)
     with pytest.raises(ValueError, match="must enclose the accuracy"):

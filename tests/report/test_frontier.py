@@ -23,6 +23,20 @@ def test_what_was_not_measured_is_not_on_it() -> None:
     assert frontier([None, 10, 10], [0.9, None, 0.1]) == [False, False, True]
 
 
+def test_costs_that_chance_may_have_ordered_are_equal() -> None:
+    assert frontier([7.752, 7.737], [0.97, 0.97], equal_within=0.01) == [True, True]
+    assert frontier([7.9, 7.737], [0.97, 0.97], equal_within=0.01) == [False, True]
+    # As fast, and more accurate.
+    assert frontier([8.572, 8.578], [0.98705, 0.9871], equal_within=0.01) == [False, True]
+    assert frontier([8.4, 8.578], [0.98705, 0.9871], equal_within=0.01) == [True, True]
+
+
+@given(points=POINTS, share=st.floats(0, 1))
+def test_something_is_always_on_it(points: list[tuple[int | None, int | None]], share: float) -> None:
+    on = frontier([cost for cost, _ in points], [gain for _, gain in points], equal_within=share)
+    assert any(on) is any(cost is not None and gain is not None for cost, gain in points)
+
+
 @given(points=POINTS)
 def test_nothing_on_it_is_beaten_and_all_else_is(points: list[tuple[int | None, int | None]]) -> None:
     costs, gains = [cost for cost, _ in points], [gain for _, gain in points]

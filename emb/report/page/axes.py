@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from emb.spec.comparison import LEAST_DIFFERENCE
 from emb.spec.overview import Entry
 
 
@@ -13,12 +14,14 @@ class Axis:
     """key: of the value.  better: which end is.  logarithmic: at first.
 
     within: values are compared within the same "machine" or "target" alone; "" where they are the same everywhere.
+    equal_within: see `frontier`.
     """
 
     key: str
     title: str
     better: Literal["less", "more"]
     within: Literal["", "machine", "target"] = ""
+    equal_within: float = 0.0
     logarithmic: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -26,11 +29,17 @@ class Axis:
 
 
 ESTIMATED = "estimated_us"
+
+
+def _time(key: str, title: str) -> Axis:
+    return Axis(key=key, title=title, better="less", within="machine", equal_within=LEAST_DIFFERENCE, logarithmic=True)
+
+
 X_AXES = (
     Axis(key="bytes", title="file size, bytes", better="less", logarithmic=True),
     Axis(key="gzip_bytes", title="size after gzip, bytes", better="less", logarithmic=True),
-    Axis(key="median_us", title="latency, median µs", better="less", within="machine", logarithmic=True),
-    Axis(key="p90_us", title="latency, 90th percentile µs", better="less", within="machine", logarithmic=True),
+    _time("median_us", "latency, median µs"),
+    _time("p90_us", "latency, 90th percentile µs"),
     Axis(
         key=ESTIMATED,
         title="latency on the target, at most, estimated µs",

@@ -38,7 +38,8 @@ function withPoints(name, points) {
 // Accuracy against cost
 
 function isAtLeastAsGood(one, other, axis, key) {
-  return axis.better === "less" ? one[key] <= other[key] : one[key] >= other[key];
+  const near = 1 + axis.equal_within;
+  return axis.better === "less" ? one[key] <= near * other[key] : near * one[key] >= other[key];
 }
 
 function markFrontier(points, x, y) {
@@ -48,7 +49,7 @@ function markFrontier(points, x, y) {
         other.group === point.group &&
         isAtLeastAsGood(other, point, x, "x") &&
         isAtLeastAsGood(other, point, y, "y") &&
-        (other.x !== point.x || other.y !== point.y),
+        !(isAtLeastAsGood(point, other, x, "x") && isAtLeastAsGood(point, other, y, "y")),
     );
   }
 }
@@ -132,6 +133,7 @@ function setUpTradeoff(section) {
     section.querySelector("figcaption").textContent =
       `${points.length} shown, ${best.size} on the frontier: nothing else is at least as good both ways` +
       WITHIN[x.within] +
+      (x.equal_within ? `, where times less than ${told(100 * x.equal_within)} % apart count as equal` : "") +
       (x.within === "target" ? "; horizontal lines are what is estimated at least and at most" : "") +
       (without ? `; ${without} without these figures` : "") +
       (y.key === "accuracy" ? "; vertical lines are 95 % intervals" : "");
