@@ -78,7 +78,8 @@ class Grid:
 class Configuration:
     """One file of a configuration on one runtime, over its seeds.
 
-    accuracies: share of each seed's build.  bytes, median_us: the median over the seeds; median_us None if untimed.
+    accuracies: share of each seed's build.  bytes: the median over the seeds.  median_us: the lower median; None if
+    untimed.
     estimate: of the latency on the target, from the least to the most of any seed; None without a target, or where it
     does not run the file.
     smallest, fastest: by the mean accuracy, no other is at least as accurate and smaller, or faster.
