@@ -20,7 +20,13 @@ from emb.quantize._calibration import checked_images
 from emb.quantize._known import KnownRange, moments, recognized
 from emb.quantize._onnx_border import check_integer_only, quantized_input, uint8_border, with_activations
 from emb.quantize._onnx_packing import pack_pixels
-from emb.quantize._onnx_rewrite import global_pools_to_pools, means_to_global_pools, tanh_ranges, tanh_to_sigmoid
+from emb.quantize._onnx_rewrite import (
+    global_pools_to_pools,
+    means_to_global_pools,
+    normalizations_to_convolutions,
+    tanh_ranges,
+    tanh_to_sigmoid,
+)
 from emb.quantize._onnx_sums import codes_of_sums, ranges_of, write_codes
 from emb.quantize._onnx_tables import functions_to_stand_ins, stand_ins_to_tables
 from emb.quantize._ranges import Activations, Range, calibrate, input_code
@@ -78,6 +84,7 @@ def _static(
     model = means_to_global_pools(og.prepared(model))
     global_pools_to_pools(model)
     kept = with_activations(model.graph, kept) - {output.name for output in model.graph.output}
+    normalizations_to_convolutions(model, kept=kept)
     value = og.model_input(model.graph)
     images = _calibration_input(calibration, og.shape_of(value), scheme=scheme, pixels=pixels)
 

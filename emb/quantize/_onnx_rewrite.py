@@ -3,15 +3,19 @@
 GlobalMaxPool is a MaxPool over the whole image, a mean over height and width a GlobalAveragePool.
 tanh(x) = 2 sigmoid(2 x) - 1, and doubling or moving a quantized tensor only changes its scale and zero point: the
 integers of the sigmoid, 0..255 for 0..1, are those of the tanh.
+A normalization that no convolution before it takes in is a factor and a summand for each channel, and so a depthwise
+convolution of one tap: one fast operation instead of two with a rounding between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from emb.quantize._onnx_graph import free_name
 from emb.quantize._ranges import Range
 
 # scale 1/128, zero point 128: what the sigmoid's scale 1/256, zero point 0 becomes.
@@ -55,6 +59,106 @@ def means_to_global_pools(model: Any) -> Any:
             model.graph.node.insert(place, new)
         rewritten = True
     return onnx.shape_inference.infer_shapes(model) if rewritten else model
+
+
+def normalizations_to_convolutions(model: Any, *, kept: Collection[str] = ()) -> None:
+    """Edit a ModelProto with inferred shapes in place: what is left of normalizations becomes depthwise convolutions.
+
+    Both a BatchNormalization and what it is behind a converter, a product and a sum with constants, channels first.
+    kept: names of outputs of operations that stay as they are.
+    """
+    import onnx
+
+    graph = model.graph
+    channels = {
+        value.name: value.type.tensor_type.shape.dim[1].dim_value
+        for value in graph.value_info
+        if len(value.type.tensor_type.shape.dim) == 4
+    }
+    held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    outputs = {value.name for value in graph.output}
+    taken = {*held, *readers, *(name for node in graph.node for name in node.output)}
+    for node in list(graph.node):
+        behind = readers.get(node.output[0], [])
+        if node.op_type == "BatchNormalization":
+            last, found = node, _of_normalization(node, held)
+        elif node.op_type == "Mul" and len(behind) == 1 and behind[0].op_type == "Add":
+            last, found = behind[0], _of_product_and_sum(node, behind[0], held)
+        else:
+            continue
+        between = {node.output[0]} if last is not node else set()
+        if found is None or channels.get(found.source) != len(found.factors) or between & outputs:
+            continue
+        if {node.output[0], last.output[0]} & set(kept):
+            continue
+        weights, bias = (free_name(name, taken) for name in found.constants)
+        graph.initializer.extend(
+            [
+                onnx.numpy_helper.from_array(found.factors.reshape(-1, 1, 1, 1), weights),
+                onnx.numpy_helper.from_array(found.summands, bias),
+            ]
+        )
+        made = onnx.helper.make_node(
+            "Conv",
+            [found.source, weights, bias],
+            list(last.output),
+            name=last.name,
+            group=len(found.factors),
+            kernel_shape=[1, 1],
+        )
+        graph.node.insert(list(graph.node).index(last), made)
+        for one in {id(node): node, id(last): last}.values():
+            graph.node.remove(one)
+
+
+class _Affine(NamedTuple):
+    """What one operation, or two, make of each channel. factors, summands: (channels,) float32.
+
+    constants: the names of what they were computed from.
+    """
+
+    source: str
+    constants: tuple[str, str]
+    factors: NDArray[np.float32]
+    summands: NDArray[np.float32]
+
+
+def _of_normalization(node: Any, held: dict[str, NDArray[Any]]) -> _Affine | None:
+    import onnx
+
+    if any(name not in held for name in node.input[1:5]) or len(node.output) > 1:
+        return None
+    scale, shift, mean, variance = (held[name].astype(np.float64) for name in node.input[1:5])
+    attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+    factors = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+    return _Affine(
+        source=node.input[0],
+        constants=(node.input[1], node.input[2]),
+        factors=factors.astype(np.float32),
+        summands=(shift - mean * factors).astype(np.float32),
+    )
+
+
+def _of_product_and_sum(product: Any, total: Any, held: dict[str, NDArray[Any]]) -> _Affine | None:
+    constants = [name for node in (product, total) for name in node.input if name in held]
+    values = [name for node in (product, total) for name in node.input if name not in held]
+    if len(constants) != 2 or len(values) != 2 or constants[0] not in product.input or values[1] != product.output[0]:
+        return None
+    factors, summands = (held[name] for name in constants)
+    count = factors.size
+    # (1, channels, 1, 1) or (channels, 1, 1). One number for all channels is no normalization.
+    if count < 2 or any(one.shape[-3:] != (count, 1, 1) or one.size != count for one in (factors, summands)):
+        return None
+    return _Affine(
+        source=values[0],
+        constants=(constants[0], constants[1]),
+        factors=factors.reshape(-1),
+        summands=summands.reshape(-1),
+    )
 
 
 def tanh_ranges(model: Any, *, kept: Collection[str] = ()) -> dict[str, Range]:

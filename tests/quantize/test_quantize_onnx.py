@@ -102,32 +102,6 @@ def test_sums_have_the_same_bits_on_every_processor(name: str, quantized: Any) -
     assert all_alike(graph)
 
 
-def test_what_is_left_of_normalizations_has_the_same_bits_on_every_processor(
-    built: Any, networks: Any, tmp_path: Path
-) -> None:
-    """A normalization with statistics that no convolution takes in is a product and a sum."""
-    import keras
-
-    from emb.export.source import open_source
-
-    model = keras.models.clone_model(built("pre_activation"))
-    rng = np.random.default_rng(3)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.set_weights([rng.uniform(0.5, 1.5, weights.shape) for weights in layer.get_weights()])
-    model.save(tmp_path / "model.keras")
-    open_source(tmp_path / "model.keras").write(tmp_path / "float.onnx", file_format="onnx")
-    quantize_onnx(
-        tmp_path / "float.onnx",
-        tmp_path / "int8.onnx",
-        scheme=SCHEMES.get("int8").SCHEME,
-        calibration=networks.images("pre_activation", 32),
-    )
-    graph = read(tmp_path / "int8.onnx")
-    assert {"MUL", "ADD"} <= {operation.kind for operation in graph.operations}
-    assert all_alike(graph)
-
-
 def test_lenet_runs_on_integers_alone(networks: Any, quantized: Any, run: Any, tmp_path: Path) -> None:
     import onnx
 
