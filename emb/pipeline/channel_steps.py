@@ -93,6 +93,7 @@ def _to_bytes(
         cost=size,
         goal=goal,
         unit="bytes",
+        per_weight=True,
         tolerance=_NEAR,
         most_tries=_MOST_TRIES,
     )

@@ -1,9 +1,12 @@
-"""What a model costs with fewer channels, counted by emb.graph without building it. Knows no criterion."""
+"""What a model and its channels cost, counted by emb.graph without building anything. Knows no criterion."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emb.graph.cost import operation_macs
 from emb.graph.keras import read
@@ -53,3 +56,16 @@ class MacCounter:
         # Activations keep their shapes: their channels do not count, see operation_macs.
         graph = replace(self.graph, tensors=tuple(tensors))
         return sum(operation_macs(graph, graph.operations[number]) or 0 for number in self.counted)
+
+    def weights_of_each(self, channels: ChannelGraph) -> NDArray[np.float64]:
+        """(channels.count,): for each channel, by its number, how many weights of the whole model go with it alone.
+
+        Those of the filters that make it and those by which others read it, without biases and normalizations.
+        """
+        found = np.zeros(channels.count)
+        for index, axes in self.axes.items():
+            elements = self.graph.tensors[index].elements or 0
+            for one in axes:
+                if one is not None:
+                    np.add.at(found, one, elements / len(one))
+        return found

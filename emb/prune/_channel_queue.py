@@ -38,12 +38,14 @@ class Queue:
     unscored: dict[str, str]
 
     @classmethod
-    def of(cls, model: Any, scores: Scores, *, scope: Scope, multiple: int) -> Queue:
-        """multiple: see emb.prune.channels.plan_for_macs.
+    def of(cls, model: Any, scores: Scores, *, scope: Scope, multiple: int, per_weight: bool = False) -> Queue:
+        """multiple: see emb.prune.channels.plan_for_macs.  per_weight: see emb.prune.channels.plan_for_goal.
 
         Raises ModelError if the scores are another model's, or if no channel can go.
         """
         graph = prunable(model)
+        counter = MacCounter.of(model, graph)
+        weights = counter.weights_of_each(graph)
         ranked = []
         for place, group in enumerate(graph.groups):
             if group.name in scores.unscored:
@@ -51,13 +53,16 @@ class Queue:
             values = np.array(scores.groups.get(group.name, ()), dtype=np.float64)
             _check_fits(group, values, model.name)
             order = np.argsort(values, kind="stable")
-            ranks = _ranks(values, order, scope=scope)
+            if scope == "global" and per_weight:
+                ranks = _worth(values, scores) / np.maximum(weights[group.decisions], 1)
+            else:
+                ranks = _ranks(values, order, scope=scope)
             # The means of a sorted group's parts rise, so that its steps keep their order among those of all groups.
             for number, step in enumerate(_parts(order, _at_once(group, multiple))):
                 ranked.append((float(ranks[step].mean()), place, number, tuple(group.decisions[step].tolist())))
         return cls(
             graph=graph,
-            counter=MacCounter.of(model, graph),
+            counter=counter,
             steps=tuple(step for *_, step in sorted(ranked)),
             unscored=dict(scores.unscored),
         )
@@ -155,6 +160,11 @@ def _ranks(values: NDArray[np.float64], order: NDArray[np.intp], *, scope: Scope
     ranks = np.empty(len(order))
     ranks[order] = (np.arange(len(order)) + 0.5) / len(order)
     return ranks
+
+
+def _worth(values: NDArray[np.float64], scores: Scores) -> NDArray[np.float64]:
+    """What can be compared between groups: the losses that taylor tells as they are, else shares of a group's worth."""
+    return values if scores.criterion == "taylor" else values / (values.sum() or 1.0)
 
 
 def _kept_channels(group: Group, kept: Kept) -> tuple[int, ...]:

@@ -140,19 +140,21 @@ def plan_for_goal(
     goal: float,
     unit: str = "",
     multiple: int = 1,
+    per_weight: bool = False,
     tolerance: float = 0.02,
     most_tries: int = 10,
 ) -> Found:
     """The model that meets `cost(model) <= goal` with the fewest MACs removed, by bisection over that fraction.
 
     cost: of a model in any unit, e.g. bytes or microseconds; taken to fall with the MACs. unit: for messages.
-    multiple: see `plan_for_macs`.
+    multiple: see `plan_for_macs`.  per_weight: let the scope "global" remove what is worth least for the weights that
+    go with it, which is what a goal in bytes asks for.
     tolerance: a cost between (1 - tolerance) * goal and goal ends the search, as do `most_tries` models.
     Raises SpecError for a goal that is not above 0 or that the smallest model does not meet, telling what it costs.
     """
     if not (goal > 0 and math.isfinite(goal)):
         raise SpecError(f"{goal:g}{unit and ' ' + unit} is no goal", fix="give a number above 0")
-    queue = Queue.of(model, scores, scope=scope, multiple=multiple)
+    queue = Queue.of(model, scores, scope=scope, multiple=multiple, per_weight=per_weight)
     search = Search(model=model, queue=queue, cost=cost, goal=goal)
     if search.meets(0):
         return search.best()

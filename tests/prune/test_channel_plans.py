@@ -11,6 +11,8 @@ import pytest
 
 from emb.errors import ModelError, SpecError
 from emb.prune import PRUNERS, channels
+from emb.prune._channel_graph import trace
+from emb.prune._channel_macs import MacCounter
 from emb.prune._channel_queue import Queue
 
 
@@ -65,6 +67,47 @@ def test_global_takes_what_is_worth_least(model, scores):
     assert _counts(plan) == {"a": (10, 10), "b": (10, 20), "d": (30, 30)}
 
 
+def _weights(model):
+    """Elements of all kernels."""
+    return sum(int(np.prod(variable.shape)) for variable in model.weights if variable.name == "kernel")
+
+
+def test_the_weights_that_go_with_a_channel(model, scores):
+    plan = channels.plan_for_macs(model, scores, removed=0.5, scope="global")
+    whole = {name: tuple(range(count)) for name, count in plan.channels.items()}
+    graph = trace(model)
+    weights = MacCounter.of(model, graph).weights_of_each(graph)
+    for group in graph.groups:
+        for number, decision in enumerate(group.decisions):
+            kept = {**whole, group.name: tuple(one for one in whole[group.name] if one != number)}
+            without = channels.smaller(model, replace(plan, kept=kept))
+            assert weights[decision] == pytest.approx(_weights(model) - _weights(without))
+
+
+def _gone(model, scores, **how):
+    """How many channels each group loses in the first three steps."""
+    queue = Queue.of(model, scores, scope="global", multiple=1, **how)
+    counts = _counts(queue.plan(queue.kept(3)))
+    return {name: before - left for name, (left, before) in counts.items() if left < before}
+
+
+def test_per_weight_takes_what_is_worth_least_for_its_weights(model, scores):
+    """A unit of d has 360 + 10 weights, a filter of b 90 + 90."""
+    told = replace(scores, criterion="taylor", groups={"a": (9.0,) * 10, "b": (0.10,) * 20, "d": (0.15,) * 30})
+    assert _gone(model, told, per_weight=True) == {"d": 3}
+    dearer = replace(told, groups={**told.groups, "d": (0.25,) * 30})
+    assert _gone(model, dearer, per_weight=True) == {"b": 3}
+
+
+def test_per_weight_compares_shares_where_the_criterion_has_no_unit(model, scores):
+    """Ten times as large weights behind a normalization compute the same; ten times the loss is ten times the loss."""
+    told = replace(scores, groups={"a": (9.0,) * 10, "b": (1.0,) * 20, "d": (0.5,) * 30})
+    larger = replace(told, groups={**told.groups, "d": (5.0,) * 30})
+    assert _gone(model, told, per_weight=True) == _gone(model, larger, per_weight=True) == {"a": 3}
+    assert _gone(model, replace(told, criterion="taylor"), per_weight=True) == {"d": 3}
+    assert _gone(model, replace(larger, criterion="taylor"), per_weight=True) == {"b": 3}
+
+
 def test_where_one_filter_goes_too_far_its_group_waits(model, scores):
     worthless = replace(scores, groups={**scores.groups, "b": tuple(1e-3 if i < 15 else 9.0 for i in range(20))})
     removed = 10.5 * 36 * (90 + 90) / channels.macs(model)
@@ -104,7 +147,8 @@ def test_what_is_left_of_a_group_is_a_multiple(made, scope, multiple, counts):
 
     model = made(body)
     scores = channels.scores(model, criterion="l1")
-    queue, counts = Queue.of(model, scores, scope=scope, multiple=multiple), dict(zip("abcd", counts, strict=True))
+    queue = Queue.of(model, scores, scope=scope, multiple=multiple)
+    counts = dict(zip("abcd", counts, strict=True))
     plans = [queue.plan(queue.kept(gone)) for gone in range(len(queue) + 1)]
     for plan, later in pairwise(plans):
         assert later.macs_after < plan.macs_after
