@@ -19,6 +19,7 @@ from emb.quantize import _onnx_graph as og
 from emb.quantize._calibration import checked_images
 from emb.quantize._known import KnownRange, moments, recognized
 from emb.quantize._onnx_border import check_integer_only, quantized_input, uint8_border, with_activations
+from emb.quantize._onnx_names import shorten
 from emb.quantize._onnx_packing import pack_pixels
 from emb.quantize._onnx_rewrite import (
     global_pools_to_pools,
@@ -62,6 +63,7 @@ def quantize(
     if scheme.calibrated:
         model = _static(model, calibration, scheme=scheme, method=method, pixels=pixels, known=known, kept=kept)
         packed = pack_pixels(model, lanes=lanes, maps=maps or 1) if lanes else 0
+        shorten(model.graph)
     elif scheme.weights == "float16":
         _weights_to_float16(model)
     elif scheme.weights == "int8":
