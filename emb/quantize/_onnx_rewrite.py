@@ -72,7 +72,7 @@ def normalizations_to_convolutions(model: Any, *, kept: Collection[str] = ()) ->
     graph = model.graph
     channels = {
         value.name: value.type.tensor_type.shape.dim[1].dim_value
-        for value in graph.value_info
+        for value in (*graph.input, *graph.value_info)
         if len(value.type.tensor_type.shape.dim) == 4
     }
     held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -83,17 +83,16 @@ def normalizations_to_convolutions(model: Any, *, kept: Collection[str] = ()) ->
     outputs = {value.name for value in graph.output}
     taken = {*held, *readers, *(name for node in graph.node for name in node.output)}
     for node in list(graph.node):
+        replaced, found = [node], None
         behind = readers.get(node.output[0], [])
         if node.op_type == "BatchNormalization":
-            last, found = node, _of_normalization(node, held)
+            found = _of_normalization(node, held)
         elif node.op_type == "Mul" and len(behind) == 1 and behind[0].op_type == "Add":
-            last, found = behind[0], _of_product_and_sum(node, behind[0], held)
-        else:
+            replaced, found = [node, behind[0]], _of_product_and_sum(node, behind[0], held)
+        if found is None or channels.get(found.source) != len(found.factors):
             continue
-        between = {node.output[0]} if last is not node else set()
-        if found is None or channels.get(found.source) != len(found.factors) or between & outputs:
-            continue
-        if {node.output[0], last.output[0]} & set(kept):
+        *between, written = (one.output[0] for one in replaced)
+        if not {*between, written}.isdisjoint(kept) or not outputs.isdisjoint(between):
             continue
         weights, bias = (free_name(name, taken) for name in found.constants)
         graph.initializer.extend(
@@ -105,13 +104,13 @@ def normalizations_to_convolutions(model: Any, *, kept: Collection[str] = ()) ->
         made = onnx.helper.make_node(
             "Conv",
             [found.source, weights, bias],
-            list(last.output),
-            name=last.name,
+            [written],
+            name=replaced[-1].name,
             group=len(found.factors),
             kernel_shape=[1, 1],
         )
-        graph.node.insert(list(graph.node).index(last), made)
-        for one in {id(node): node, id(last): last}.values():
+        graph.node.insert(list(graph.node).index(replaced[-1]), made)
+        for one in replaced:
             graph.node.remove(one)
 
 

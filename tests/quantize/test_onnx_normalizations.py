@@ -137,6 +137,21 @@ def test_a_batch_normalization_is_one_integer_operation(tmp_path: Path) -> None:
     assert _largest_error(float_path, path) < 0.02
 
 
+def test_a_normalization_of_the_pixels(tmp_path: Path) -> None:
+    float_path = _network(
+        tmp_path,
+        helper.make_node("Mul", ["image", "factors"], ["product"], name="mul"),
+        helper.make_node("Add", ["product", "summands"], ["even"], name="add"),
+        helper.make_node("Concat", ["even", "made"], ["normal"], name="both", axis=1),
+        factors=1 / np.array([0.23, 0.22, 0.23]).reshape(1, 3, 1, 1),
+        summands=-np.array([2.1, 2.0, 1.8]).reshape(1, 3, 1, 1),
+    )
+    path = _quantized(float_path)
+    assert (_kinds(path)["DEPTHWISE_CONV_2D"], _kinds(path)["MUL"]) == (1, 0)
+    assert _operations_as_run(path)["QLinearConv"] == 3
+    assert _largest_error(float_path, path) < 0.02
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("shape", [(1, 8, 1, 1), (8, 1, 1)])
 def test_a_product_and_a_sum_for_each_channel_are_one(tmp_path: Path, shape: tuple[int, ...], swapped: bool) -> None:
