@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emb.errors import SpecError
-from emb.pipeline.conversion import FEW_IMAGES, converted, median_us
+from emb.pipeline.conversion import FEW_IMAGES, converted, time_share
 from emb.pipeline.fine_tuning import opened, pixels_of
 from emb.pipeline.json_files import read_json, replace_json
 from emb.pipeline.stage import Work
@@ -110,13 +110,16 @@ def _to_latency(
     shares: list[float] = []
     with tempfile.TemporaryDirectory(prefix="emb-unpruned-") as folder:
         before = Path(folder) / "model.tflite"
-        of_before = _convert(opened(unpruned, work.context), before, work)
+        whole = opened(unpruned, work.context)
+        of_before, whole_macs = _convert(whole, before, work), channels.macs(whole)
 
         def share(candidate: keras.Model) -> float:
             def measure(path: Path, pixels: Pixels) -> float:
-                return median_us(path, work, pixels=pixels) / median_us(before, work, pixels=of_before)
+                return time_share(path, before, work, pixels=(pixels, of_before))
 
-            shares.append(_measured(candidate, work, measure))
+            # The unpruned model itself: no noise shall make it faster than it is.
+            is_whole = channels.macs(candidate) == whole_macs
+            shares.append(1.0 if is_whole else _measured(candidate, work, measure))
             return shares[-1]
 
         goal, prune = (1 / amount) ** part, work.context.recipe.prune

@@ -19,18 +19,16 @@ from emb.errors import EmbError, ModelError, SpecError
 from emb.pipeline.classify import preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
 from emb.pipeline.measured_on import MeasuredOn, images_for, require_same_classes, require_same_images
-from emb.pipeline.measuring import ways_to_run
+from emb.pipeline.measuring import PAIR_WARM_UP_S, Timed, medians_in_turn_ns, ways_to_run
 from emb.registry import nearest
-from emb.runtimes import open_runtime, to_input
+from emb.runtimes import open_runtime
 from emb.spec.comparison import AccuracyPair, ChangedImage, Comparison, Pair
 from emb.spec.contract import Pixels
 from emb.spec.dataset import Images
 
-# Pairs of processes; in each both files run twice, in the order A B B A, for so long.
+# Pairs of processes.
 PROCESSES = 12
-MEASURE_S = 0.06
-WARM_UP_S = 0.2
-LEAST_RUNS = 3
+WARM_UP_S = PAIR_WARM_UP_S
 _IMAGES = 16
 # Of the cores, as the load average counts them; more than that is somebody else's work.
 _BUSY = 0.5
@@ -142,7 +140,12 @@ def _modes(file: Deliverable) -> list[tuple[str, str, str]]:
 def _pair(
     files: tuple[Deliverable, Deliverable], runtimes: tuple[str, str], images: MeasuredOn, *, threads: int
 ) -> Pair:
-    rounds = [_medians_ns(files, runtimes, images, threads=threads) for _ in range(PROCESSES)]
+    one, other = (
+        Timed(path=file.path, pixels=file.pixels, runtime=runtime)
+        for file, runtime in zip(files, runtimes, strict=True)
+    )
+    shown = images.views[0][:_IMAGES]
+    rounds = [medians_in_turn_ns((one, other), shown, threads=threads, warm_up_s=WARM_UP_S) for _ in range(PROCESSES)]
     ratios = [one / other for one, other in rounds]
     low, high = bootstrap_median(ratios)
     return Pair(
@@ -163,28 +166,6 @@ def _pair(
 
 def _both(words: Iterable[str]) -> str:
     return " / ".join(dict.fromkeys(words))
-
-
-def _medians_ns(
-    files: tuple[Deliverable, Deliverable], runtimes: tuple[str, str], images: MeasuredOn, *, threads: int
-) -> tuple[float, float]:
-    """The median time of either file, from one process each, in turn."""
-    (one, other), (its, theirs) = files, runtimes
-    with (
-        open_runtime(its, model=one.path, threads=threads) as first,
-        open_runtime(theirs, model=other.path, threads=threads) as second,
-    ):
-        inputs = [
-            to_input(images.views[0][:_IMAGES], process.input, file.pixels)
-            for process, file in ((first, one), (second, other))
-        ]
-        samples: tuple[list[int], list[int]] = ([], [])
-        for place, process in ((0, first), (1, second)):
-            process.time_runs(inputs[place], warm_up_s=WARM_UP_S, measure_s=0.0, min_runs=1)
-        for place, process in ((0, first), (1, second), (1, second), (0, first)):
-            taken = process.time_runs(inputs[place], warm_up_s=0.0, measure_s=MEASURE_S, min_runs=LEAST_RUNS)
-            samples[place].extend(taken.tolist())
-    return median(samples[0]), median(samples[1])
 
 
 def _judged(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emb.pipeline.measuring import time_file
+from emb.pipeline.measuring import Timed, medians_in_turn_ns, time_file
 from emb.pipeline.pixels import PIXELS
 from emb.pipeline.stage import Work
 from emb.spec.contract import Pixels
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # What is converted, measured and thrown away needs no good ranges: they decide neither size nor speed.
 FEW_IMAGES = 16
+_PAIRS = 3
 
 
 def converted(source: Source, path: Path, work: Work, *, scheme: Scheme, images: int | None = None) -> Pixels:
@@ -49,6 +51,20 @@ def converted(source: Source, path: Path, work: Work, *, scheme: Scheme, images:
             maps=recipe.quantize.maps,
         )
     return pixels
+
+
+def time_share(path: Path, whole: Path, work: Work, *, pixels: tuple[Pixels, Pixels]) -> float:
+    """The time of one inference of `path` as a share of that of `whole`, on one thread of LiteRT, of the golden images.
+
+    Pairs of fresh processes, the two files in turn in each: what disturbs one disturbs the other, and what disturbs
+    one pair is outvoted.
+    """
+    golden = np.load(work.file("data", "golden.npy"))
+    one, other = (
+        Timed(path=file, pixels=own, runtime="litert") for file, own in zip((path, whole), pixels, strict=True)
+    )
+    pairs = [medians_in_turn_ns((one, other), golden) for _ in range(_PAIRS)]
+    return median(its / others for its, others in pairs)
 
 
 def median_us(path: Path, work: Work, *, pixels: Pixels) -> float:

@@ -19,6 +19,10 @@ WARM_UP_S = 0.3
 MEASURE_S = 0.7
 LEAST_RUNS = 20
 
+# Of two files in turn.
+PAIR_WARM_UP_S = 0.2
+_TURN_S, _TURN_RUNS = 0.06, 3
+
 # Reference kernels take about a second for 1e9 MACs; this is what a row on them may take, three minutes or so.
 REFERENCE_MACS = 200 * 10**9
 
@@ -70,6 +74,37 @@ def time_file(
         peak_memory_bytes = process.peak_memory_bytes()
         samples = process.time_runs(inputs, warm_up_s=WARM_UP_S, measure_s=MEASURE_S, min_runs=LEAST_RUNS)
     return Timing(samples_ns=tuple(samples.tolist()), threads=threads, peak_memory_bytes=peak_memory_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """A file, how it takes raw pixels, and the runtime that runs it."""
+
+    path: Path
+    pixels: Pixels
+    runtime: str
+
+
+def medians_in_turn_ns(
+    files: tuple[Timed, Timed], images: NDArray[np.uint8], *, threads: int = 1, warm_up_s: float = PAIR_WARM_UP_S
+) -> tuple[float, float]:
+    """The median time of either file, from one fresh process each, in the order A B B A.
+
+    images: (n, height, width, channels) uint8, used in turn. Raises RuntimeFailure or ModelError.
+    """
+    one, other = files
+    with (
+        open_runtime(one.runtime, model=one.path, threads=threads) as first,
+        open_runtime(other.runtime, model=other.path, threads=threads) as second,
+    ):
+        inputs = [to_input(images, process.input, file.pixels) for process, file in ((first, one), (second, other))]
+        samples: tuple[list[int], list[int]] = ([], [])
+        for place, process in ((0, first), (1, second)):
+            process.time_runs(inputs[place], warm_up_s=warm_up_s, measure_s=0.0, min_runs=1)
+        for place, process in ((0, first), (1, second), (1, second), (0, first)):
+            taken = process.time_runs(inputs[place], warm_up_s=0.0, measure_s=_TURN_S, min_runs=_TURN_RUNS)
+            samples[place].extend(taken.tolist())
+    return median(samples[0]), median(samples[1])
 
 
 def too_long_on_reference_kernels(mode: str, *, macs: int, images: int) -> str:

@@ -24,7 +24,7 @@ IN_CI = {
 # Eight epochs teach most of them enough. A network that guesses changes its guess with every rounding, so that these
 # need more: very deep ones at a quarter of their width.
 EPOCHS = {
-    **dict.fromkeys(("inception-v3", "inception-v3-cifar10", "resnet101", "resnet152"), 12),
+    **dict.fromkeys(("inception-v3", "inception-v3-cifar10", "resnet101", "resnet152", "resnet20-cifar10"), 12),
     **dict.fromkeys(("resnet44-cifar10", "resnet56-cifar10"), 20),
     **dict.fromkeys(("plain20-cifar10", "resnet110-cifar10"), 30),
     **dict.fromkeys(("inception-v4", "inception-v4-cifar10"), 40),
