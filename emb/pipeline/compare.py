@@ -19,7 +19,7 @@ from emb.errors import EmbError, ModelError, SpecError
 from emb.pipeline.classify import preferred_runtime
 from emb.pipeline.deliverable import Deliverable, find_all
 from emb.pipeline.measured_on import MeasuredOn, images_for, require_same_classes, require_same_images
-from emb.pipeline.measuring import PAIR_WARM_UP_S, Timed, medians_in_turn_ns, ways_to_run
+from emb.pipeline.measuring import Timed, medians_in_turn_ns, ways_to_run
 from emb.registry import nearest
 from emb.runtimes import open_runtime
 from emb.spec.comparison import AccuracyPair, ChangedImage, Comparison, Pair
@@ -28,7 +28,6 @@ from emb.spec.dataset import Images
 
 # Pairs of processes.
 PROCESSES = 12
-WARM_UP_S = PAIR_WARM_UP_S
 _IMAGES = 16
 # Of the cores, as the load average counts them; more than that is somebody else's work.
 _BUSY = 0.5
@@ -145,7 +144,7 @@ def _pair(
         for file, runtime in zip(files, runtimes, strict=True)
     )
     shown = images.views[0][:_IMAGES]
-    rounds = [medians_in_turn_ns((one, other), shown, threads=threads, warm_up_s=WARM_UP_S) for _ in range(PROCESSES)]
+    rounds = [medians_in_turn_ns((one, other), shown, threads=threads) for _ in range(PROCESSES)]
     ratios = [one / other for one, other in rounds]
     low, high = bootstrap_median(ratios)
     return Pair(

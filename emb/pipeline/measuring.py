@@ -86,7 +86,7 @@ class Timed:
 
 
 def medians_in_turn_ns(
-    files: tuple[Timed, Timed], images: NDArray[np.uint8], *, threads: int = 1, warm_up_s: float = PAIR_WARM_UP_S
+    files: tuple[Timed, Timed], images: NDArray[np.uint8], *, threads: int = 1
 ) -> tuple[float, float]:
     """The median time of either file, from one fresh process each, in the order A B B A.
 
@@ -100,7 +100,7 @@ def medians_in_turn_ns(
         inputs = [to_input(images, process.input, file.pixels) for process, file in ((first, one), (second, other))]
         samples: tuple[list[int], list[int]] = ([], [])
         for place, process in ((0, first), (1, second)):
-            process.time_runs(inputs[place], warm_up_s=warm_up_s, measure_s=0.0, min_runs=1)
+            process.time_runs(inputs[place], warm_up_s=PAIR_WARM_UP_S, measure_s=0.0, min_runs=1)
         for place, process in ((0, first), (1, second), (1, second), (0, first)):
             taken = process.time_runs(inputs[place], warm_up_s=0.0, measure_s=_TURN_S, min_runs=_TURN_RUNS)
             samples[place].extend(taken.tolist())

@@ -85,7 +85,7 @@ def second(emb: Any) -> Any:
 def few_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as show that the numbers get where they belong."""
     monkeypatch.setattr("emb.pipeline.compare.PROCESSES", 2)
-    monkeypatch.setattr("emb.pipeline.compare.WARM_UP_S", 0.01)
+    monkeypatch.setattr("emb.pipeline.measuring.PAIR_WARM_UP_S", 0.01)
 
 
 @pytest.mark.slow

@@ -174,8 +174,10 @@ def test_a_channel_that_hardly_passes(tmp_path: Path, factor: float) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 8, 12, 12)])
 def test_what_is_no_normalization_stays(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    kinds = _kinds(_quantized(_product_and_sum(tmp_path, shape)))
+    path = _quantized(_product_and_sum(tmp_path, shape))
+    kinds = _kinds(path)
     assert (kinds["DEPTHWISE_CONV_2D"], kinds["MUL"], kinds["ADD"]) == (0, 1, 1)
+    assert all_alike(read(path))
 
 
 def test_a_product_that_others_read_stays(tmp_path: Path) -> None:
