@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from emb.train.distillation import Teacher
 from emb.train.gradients import GradientNorms
 from emb.train.heads import frozen_but_head
 from emb.train.history import Epoch, History
+from emb.train.normalization import fused_normalization
 from emb.train.precision import assign, in_precision
 from emb.train.progress import Progress, Reporter
 from emb.train.schedules import best_epoch, is_over, learning_rate
@@ -109,10 +110,11 @@ def train(
             directory=directory,
             reporter=reporter,
             gradients=gradients,
-            teacher=teacher,
+            teacher=teacher and replace(teacher, model=in_precision(teacher.model, spec.precision)),
             constraint=constraint,
         )
-        state = run.go_on(state)
+        with fused_normalization(twin):
+            state = run.go_on(state)
         assign(model.variables, state.kept or state.variables)
     return Trained(
         history=History(epochs=state.epochs, kept_epoch=_kept_epoch(spec, state.epochs)),
