@@ -201,7 +201,7 @@ def _configuration(key: tuple[Any, ...], entries: Sequence[Entry]) -> Configurat
         runtime=runtime,
         accuracies=tuple(entry.row.accuracy for entry in entries if entry.row.accuracy is not None),
         bytes=median(entry.row.bytes for entry in entries),
-        # What disturbs a run only adds to it, and the seeds run the same kernels.
+        # What disturbs a run only adds to it, and seeds run the same kernels, on nearly as many channels if pruned.
         median_us=median_low(times) if times else None,
         estimate=_widest([entry.estimate for entry in entries if entry.estimate]),
     )

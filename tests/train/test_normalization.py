@@ -18,10 +18,10 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason=
 IMAGES = np.random.default_rng(0).normal(3, 2, (8, 6, 6, 4)).astype(np.float32)
 
 
-def _model(normalization: Callable[..., Any], dtype: str = "float32") -> keras.Model:
+def _model(normalization: Callable[..., Any], dtype: str = "float32", channels: int = 5) -> keras.Model:
     keras.utils.set_random_seed(1)
     inputs = keras.Input((6, 6, 4))
-    x = layers.Conv2D(5, 3, dtype=dtype)(inputs)
+    x = layers.Conv2D(channels, 3, dtype=dtype)(inputs)
     x = normalization(x)
     x = layers.GlobalAveragePooling2D()(layers.Activation("relu", dtype=dtype)(x))
     return keras.Model(inputs, layers.Dense(3, activation="softmax", dtype="float32")(x))
@@ -35,11 +35,12 @@ def _trained(model: keras.Model, *, steps: int = 5) -> list[np.ndarray]:
 
 
 def _operations(model: keras.Model) -> set[str]:
-    """The kinds of operations of a step in training."""
+    """The kinds of operations of a step in training, that of normalization with the type of its maps."""
     import tensorflow as tf
 
     graph = tf.function(lambda x: model(x, training=True)).get_concrete_function(IMAGES).graph
-    return {operation.type for operation in graph.get_operations()}
+    fused = "FusedBatchNormV3"
+    return {f"{fused} {one.get_attr('T').name}" if one.type == fused else one.type for one in graph.get_operations()}
 
 
 @pytest.mark.parametrize(
@@ -51,22 +52,27 @@ def test_trains_to_the_weights_of_keras(arguments: dict[str, Any]) -> None:
     expected = _trained(_model(layers.BatchNormalization(**arguments)))
     model = _model(layers.BatchNormalization(**arguments))
     with fused_normalization(model):
-        fused = "FusedBatchNormV3" in _operations(model)
+        fused = "FusedBatchNormV3 float32" in _operations(model)
         weights = _trained(model)
     assert fused == arguments.get("trainable", True)
     for own, keras_own in zip(weights, expected, strict=True):
         np.testing.assert_allclose(own, keras_own, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_keeps_statistics_in_float32(dtype: str) -> None:
-    expected = _trained(_model(layers.BatchNormalization(dtype=dtype), dtype), steps=1)
-    model = _model(layers.BatchNormalization(dtype=dtype), dtype)
+@pytest.mark.parametrize(
+    ("dtype", "channels", "maps"),
+    # Other than whole blocks of channels would be ten times slower in bfloat16.
+    [("mixed_bfloat16", 16, "bfloat16"), ("mixed_bfloat16", 5, "float32"), ("mixed_float16", 16, "float32")],
+)
+def test_half_precision_keeps_statistics_in_float32(dtype: str, channels: int, maps: str) -> None:
+    expected = _trained(_model(layers.BatchNormalization(dtype=dtype), dtype, channels), steps=1)
+    model = _model(layers.BatchNormalization(dtype=dtype), dtype, channels)
     with fused_normalization(model):
+        assert f"FusedBatchNormV3 {maps}" in _operations(model)
         weights = _trained(model, steps=1)
     for variable, own, keras_own in zip(model.variables, weights, expected, strict=True):
         assert variable.dtype == "float32" or "seed" in variable.path
-        np.testing.assert_allclose(own, keras_own, rtol=1e-2, atol=2e-3)
+        np.testing.assert_allclose(own, keras_own, rtol=1e-2, atol=4e-3)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +91,9 @@ def test_inner_models_are_fused_and_all_is_undone_after_an_error() -> None:
     before = np.array(model(images, training=False))
     fused = ExitStack()
     fused.enter_context(fused_normalization(model))
-    assert "FusedBatchNormV3" in _operations(model)
+    assert "FusedBatchNormV3 float32" in _operations(model)
     np.testing.assert_array_equal(np.array(model(images, training=False)), before)
     with pytest.raises(KeyError), fused:
         raise KeyError
-    assert "FusedBatchNormV3" not in _operations(model)
+    assert "FusedBatchNormV3 float32" not in _operations(model)
     assert not any("call" in vars(layer) for layer in inner.layers)
