@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.errors import ExportError
-from emb.graph.flatbuffer import operation_name, pack, tensor_name, unpack
+from emb.graph.flatbuffer import operation_name, tensor_name
 
 
-def with_weights(content: bytes, weights: dict[str, NDArray[np.float32]]) -> bytes:
-    """The .tflite with each named input turned into a constant; the same bytes for the same arguments.
+def insert_weights(model: Any, weights: dict[str, NDArray[np.float32]]) -> None:
+    """Edit a schema ModelT in place: each named input becomes a constant.
 
     The TRANSPOSE by which the converter brings a weight into TFLite's order of axes is computed here.
     Raises ExportError if another operation rearranges a weight.
@@ -20,8 +20,7 @@ def with_weights(content: bytes, weights: dict[str, NDArray[np.float32]]) -> byt
     from ai_edge_litert import schema_py_generated as schema
 
     if not weights:
-        return content
-    model = unpack(content)
+        return
     graph = model.subgraphs[0]
     values = {
         int(index): weights[name] for index in graph.inputs if (name := tensor_name(graph.tensors[index])) in weights
@@ -45,7 +44,6 @@ def with_weights(content: bytes, weights: dict[str, NDArray[np.float32]]) -> byt
     graph.inputs = np.array([index for index in graph.inputs if int(index) not in inputs], np.int32)
     _drop_from_signatures(model, inputs)
     _drop_unused_tensors(graph, model)
-    return pack(model)
 
 
 def _refuse_batch_matmul(model: Any, operator: Any, values: dict[int, Any]) -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from emb.errors import ModelError
 from emb.export._converter import converting
-from emb.export._tflite_weights import with_weights
+from emb.export._tflite_names import shorten_names
+from emb.export._tflite_weights import insert_weights
+from emb.graph import flatbuffer as fb
 from emb.spec.contract import Layout, Pixels, TensorContract
 
 if TYPE_CHECKING:
@@ -29,8 +31,11 @@ def export(model: keras.Model, path: Path, *, pixels: Pixels = Pixels()) -> None
         fix="replace the layer that the converter names by one with a TFLite operation",
     ):
         function, weights = as_function(model, pixels=pixels)
-        content = with_weights(convert(function), {weight_input(place): one for place, one in enumerate(weights)})
-    path.write_bytes(content)
+        converted = fb.unpack(convert(function))
+        insert_weights(converted, {weight_input(place): one for place, one in enumerate(weights)})
+    # Keras opens a model's scope a second time to call it.
+    shorten_names(converted, scope=f"{model.name}_1")
+    path.write_bytes(fb.pack(converted))
 
 
 def convert(function: Any) -> bytes:
