@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emb.errors import ModelError
 from emb.pipeline.json_files import replace_json
 from emb.pipeline.pixels import PIXELS
 from emb.pipeline.stage import Context
@@ -52,7 +53,9 @@ def fine_tune(lesson: Lesson, context: Context) -> None:
     teacher = None
     if lesson.teacher is not None:
         teacher = Teacher(
-            model=opened(lesson.teacher, context), temperature=prune.distill_temperature, weight=prune.distill_weight
+            model=_in_inference(opened(lesson.teacher, context)),
+            temperature=prune.distill_temperature,
+            weight=prune.distill_weight,
         )
     progress = lesson.folder / "progress"
     trained = train(
@@ -83,6 +86,16 @@ def tuning_spec(recipe: Recipe) -> TrainSpec:
         freeze_epochs=0,
         early_stopping_epochs=0,
     )
+
+
+def _in_inference(model: keras.Model) -> keras.Model:
+    """What answers as the model does but for rounding, with fewer operations where they can be joined."""
+    from emb.export.plain import plain
+
+    try:
+        return plain(model)
+    except ModelError:
+        return model
 
 
 def form_of(model: keras.Model, prune: PruneSpec) -> Zeros | Shared:
