@@ -56,6 +56,11 @@ def has_avx512() -> bool:
     return "avx512bw" in _x86_flags()
 
 
+def has_amx() -> bool:
+    """Whether the processor multiplies whole tiles of 8-bit integers, as Linux names that (amx_int8)."""
+    return "amx_int8" in _x86_flags()
+
+
 def _x86_flags() -> list[str]:
     return _first_field(_read(_CPUINFO) or "", ("flags",)).split()
 

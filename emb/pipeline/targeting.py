@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from emb.bench.machine import has_avx512
+from emb.bench.machine import has_amx, has_avx512
 from emb.deploy import edgetpu_compiler
 from emb.errors import ModelError, SpecError
 from emb.pipeline import ethosu, untrained
@@ -44,8 +44,9 @@ _INTEGERS_ALONE = {
     "ethos-u": "the Ethos-U takes .tflite of integers alone",
 }
 _FORCED = "build it all the same, with --force"
-# What linux-x86-64 cannot count on and the machine at hand may have. XNNPACK, src/configs/gemm-config.c: …x16c8.
-_AVX512_MAPS = 16
+# What linux-x86-64 cannot count on and the machine at hand may have.
+# XNNPACK, src/configs/gemm-config.c: 7x16c8 with AVX-512, 16x64c4 with AMX.
+_AVX512_MAPS, _AMX_MAPS = 16, 64
 # TensorFlow Lite Micro stops at the weights of these: it has no kernel that widens them (int4w: of a dense layer).
 _NOT_ON_MICRO = ("dynamic", "float16", "int4w")
 
@@ -141,17 +142,23 @@ def with_kernels(recipe: Recipe, target: Target) -> Recipe:
     quantize = recipe.quantize
     if quantize.lanes:
         return recipe
-    lanes, maps = kernels_of(target)
+    in_few_bytes = recipe.prune.is_asked_for and recipe.prune.target.kind == "bytes"
+    lanes, maps = kernels_of(target, in_few_bytes=in_few_bytes)
     return replace(recipe, quantize=replace(quantize, lanes=lanes, maps=quantize.maps or maps))
 
 
-def kernels_of(target: Target) -> tuple[int, int]:
+def kernels_of(target: Target, *, in_few_bytes: bool = False) -> tuple[int, int]:
     """Of the int8 kernels of the target's runtimes: the channels that they take at once, and those of the output that
     they compute at once; 0 for what is not known.
+
+    in_few_bytes: do not count on AMX, to fill whose kernels takes several times the weights.
     """
     if target.architecture != "any" or platform.machine() != "x86_64" or not target.runtimes:
         return target.int8_lanes, target.int8_maps
     own = load_target("linux-x86-64")
+    if has_amx() and not in_few_bytes:
+        # It takes 64 channels as well. What fills those is larger by far, and for a recipe to ask for.
+        return own.int8_lanes, _AMX_MAPS
     return own.int8_lanes, _AVX512_MAPS if has_avx512() else own.int8_maps
 
 

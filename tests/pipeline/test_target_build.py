@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from emb.bench import machine
 from emb.graph import files
 from emb.pipeline.deliverable import find_all
 from emb.pipeline.recipes import load_recipe, load_target, shelf
@@ -233,7 +234,21 @@ def test_which_kernels_a_target_has(target: str, lanes: int, maps: int) -> None:
     assert (chosen.lanes, chosen.maps) == (lanes, 4)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the machine at hand has other kernels")
-def test_the_machine_at_hand_says_how_wide_its_vectors_are() -> None:
-    has_avx512 = " avx512bw" in Path("/proc/cpuinfo").read_text()
-    assert kernels_of(load_target("host")) == (8, 16 if has_avx512 else 8)
+@pytest.mark.parametrize(
+    ("flags", "maps", "maps_in_few_bytes"),
+    [("avx2", 8, 8), ("avx2 avx512bw", 16, 16), ("avx512bw amx_tile amx_int8", 64, 16), ("avx512bw amx_tile", 16, 16)],
+)
+def test_the_machine_at_hand_says_how_wide_its_kernels_are(
+    flags: str, maps: int, maps_in_few_bytes: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: fpu {flags} sse2\n")
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    host = load_target("host")
+    assert kernels_of(host) == (8, maps)
+    recipe = load_recipe("lenet")
+    for goal, expected in (("latency=2x", maps), (0.5, maps), ("bytes=20kB", maps_in_few_bytes)):
+        pruned = replace(recipe, prune=replace(recipe.prune, method="channels", goal=goal))
+        assert with_kernels(pruned, host).quantize.maps == expected
+    assert with_kernels(recipe, host).quantize.maps == maps
