@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow
 
 # The zoo's LeNet, long enough to have something to lose.
 TRAIN = ("--epochs", "8", "--format", "tflite")
+TUNING_EPOCHS = 15
+HALVED = ("--prune", "channels:0.5", "--prune-epochs", str(TUNING_EPOCHS), "--distill")
 
 
 def build(emb, prune: str, *more: str):
@@ -40,7 +42,7 @@ def int8_kernels(path) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def halved(emb):
-    return build(emb, "channels:0.5", "--prune-epochs", "6", "--distill")
+    return emb.json("build", "lenet", *TRAIN, *HALVED)
 
 
 def test_half_of_the_macs_go_and_the_accuracy_stays(emb, halved):
@@ -71,7 +73,7 @@ def test_the_plan_is_beside_the_report(emb, halved):
     assert channels["macs_after"] == halved["pruning"]["macs_after"]
     for group, layer in zip(channels["groups"], halved["pruning"]["layers"], strict=True):
         assert (group["name"], len(group["channels_kept"])) == (layer["name"], layer["after"])
-    assert len(json.loads((folder / "history.json").read_text())["epochs"]) == 6
+    assert len(json.loads((folder / "history.json").read_text())["epochs"]) == TUNING_EPOCHS
     page = (folder / "report.md").read_text()
     assert "## Pruning" in page
     assert "the unpruned model as teacher" in page
@@ -177,7 +179,7 @@ def test_fine_tuning_on_jax(emb, prune):
 
 def test_an_interrupted_pruning_ends_with_the_same_bytes(emb, halved, tmp_path):
     fresh = type(emb)(tmp_path)
-    command = ("build", "lenet", *TRAIN, "--prune", "channels:0.5", "--prune-epochs", "6", "--distill", "--json")
+    command = ("build", "lenet", *TRAIN, *HALVED, "--json")
     process = subprocess.Popen(
         fresh.command(*command),
         cwd=fresh.home,
@@ -188,7 +190,7 @@ def test_an_interrupted_pruning_ends_with_the_same_bytes(emb, halved, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stderr:
-        if line.startswith("epoch 3/6"):
+        if line.startswith(f"epoch 3/{TUNING_EPOCHS} "):
             break
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
