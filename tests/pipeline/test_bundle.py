@@ -491,7 +491,7 @@ def test_a_model_that_does_not_fit(emb: Any, built: Any, tmp_path: Path) -> None
     needed = 6744 + (emb.home / "built" / "lenet-int8.tflite").stat().st_size
     assert done.stderr == (
         f"error: lenet-int8.tflite needs {needed:,} bytes of RAM at least; board has 1,000\n"
-        f"  why: 6,744 bytes of activations, most of them around lenet_1/pool1_1/MaxPool2d, and "
+        f"  why: 6,744 bytes of activations, most of them around pool1_1/MaxPool2d, and "
         f"{needed - 6744:,} of the file\n"
         "  fix: take a smaller input or width, another scheme, or a target with more of it\n"
     )

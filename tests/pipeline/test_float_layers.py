@@ -268,7 +268,7 @@ def test_floats_are_those_of_the_named_layers(repaired: dict[str, Any], emb: Any
         if any(index >= 0 and graph.tensors[index].is_float for index in (*operation.inputs, *operation.outputs))
     ]
     assert floats == list(graph.operations[4:8])
-    assert [one.name.split("/")[1] for one in floats if one.kind not in REPRESENTATIONS] == ["above_1", "down_1"]
+    assert [one.name.split("/")[0] for one in floats if one.kind not in REPRESENTATIONS] == ["above_1", "down_1"]
     assert {graph.tensors[index].dtype for index in (*graph.inputs, *graph.outputs)} == {"int8"}
 
 
