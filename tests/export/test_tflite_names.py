@@ -1,4 +1,4 @@
-"""Names in a float .tflite: each layer once in what it writes, none for constants."""
+"""Names in a float .tflite: each layer once in what it writes, a number for constants."""
 
 from __future__ import annotations
 
