@@ -97,7 +97,8 @@ Prune = Annotated[
     str | None,
     typer.Option(
         metavar="METHOD:GOAL",
-        help="channels:0.5 (of the MACs go), channels:latency=3x, channels:bytes=30kB, magnitude:0.9, magnitude:2:4, "
+        help="channels:0.5 (of the MACs go), channels:latency=3x, channels:bytes=30kB, blocks with the same goals, "
+        "magnitude:0.9, magnitude:2:4, "
         "cluster:16, or none.",
     ),
 ]

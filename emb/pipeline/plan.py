@@ -13,6 +13,7 @@ from emb.pipeline.measuring import ways_to_run
 from emb.pipeline.planned import Format
 from emb.pipeline.stage import Stage
 from emb.pipeline.targeting import Aim, Deployment
+from emb.spec.pruning import SMALLER
 from emb.spec.recipe import Recipe
 from emb.spec.scheme import Scheme
 
@@ -104,8 +105,8 @@ def plan(
     deployed = targeting.deployment(files, aim, schemes=recipe.quantize.schemes) if aim else None
     if deployed and deployed.file:
         chosen = next(file for file in files if file.name == deployed.file)
-        # What channel pruning leaves is smaller than what would be forecast.
-        if recipe.train.epochs and chosen.format == "tflite" and recipe.prune.method != "channels":
+        # What pruning leaves may be smaller than what would be forecast.
+        if recipe.train.epochs and chosen.format == "tflite" and recipe.prune.method not in SMALLER:
             first.append(targeting.forecast_stage(recipe, deployed.aim, chosen.scheme, model_digest=model_digest))
         if deployed.is_compiled:
             made[targeting.COMPILE] = targeting.compile_stage(deployed)

@@ -15,6 +15,7 @@ from emb.pipeline import prune_stages
 from emb.pipeline.engine import Engine
 from emb.pipeline.planned import data_parameters, quantize_parameters
 from emb.pipeline.stage import Stage, versions
+from emb.spec.pruning import SMALLER
 from emb.spec.recipe import Recipe
 from emb.spec.scheme import Scheme
 
@@ -45,7 +46,7 @@ def prune_stage(
     """The stage called "model", and the name of the model in its artifact. unpruned: that in the unpruned one's."""
     goal = recipe.prune.target
     searched = goal.kind in ("bytes", "latency")
-    work = prune_stages.prune_channels if recipe.prune.method == "channels" else prune_stages.prune_weights
+    work = prune_stages.make_smaller if recipe.prune.method in SMALLER else prune_stages.prune_weights
     stage = Stage(
         name="model",
         group="prune",
@@ -64,7 +65,7 @@ def prune_stage(
         },
         tools=versions((*dict.fromkeys((*engine.tools, *(_CONVERSION_TOOLS if searched else ()))), "pillow")),
         packages=(
-            *("prune", "train", "data", "pipeline/prune_stages.py", "pipeline/channel_steps.py"),
+            *("prune", "train", "data", "pipeline/prune_stages.py", "pipeline/prune_steps.py"),
             *("pipeline/fine_tuning.py", *(_CONVERSION if searched else _MODELS)),
         ),
         resumable=True,

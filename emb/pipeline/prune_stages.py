@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emb.pipeline.channel_steps import ChannelStep, channel_step
 from emb.pipeline.conversion import converted, median_us
 from emb.pipeline.engine import Engine
 from emb.pipeline.fine_tuning import HISTORY, MODEL, Lesson, fine_tune, form_of, opened, pixels_of
 from emb.pipeline.json_files import read_json, write_json
+from emb.pipeline.prune_steps import PruneStep, prune_step
 from emb.pipeline.stage import Work
 from emb.pipeline.stages import answers_of
 from emb.pipeline.training_process import fine_tune_in_own_process
@@ -34,29 +34,21 @@ PLAN = "prune.json"
 _SAME = 1e-5
 
 
-def prune_channels(work: Work, *, unpruned: str, engine: Engine) -> None:
-    """model.keras, history.json and prune.json: channels removed and the rest trained on, as often as asked for.
+def make_smaller(work: Work, *, unpruned: str, engine: Engine) -> None:
+    """model.keras, history.json and prune.json: channels or blocks removed and the rest trained on, in as many steps as
+    asked for.
 
     unpruned: the name of the model in the artifact of the stage "unpruned".
     """
     prune = work.context.recipe.prune
     whole = work.file("unpruned", unpruned)
-    path, done = whole, list[ChannelStep]()
+    path, done = whole, list[PruneStep]()
     for number in range(1, prune.steps + 1):
         folder = work.folder / f"step{number}"
-        done.append(channel_step(work, folder, model=path, unpruned=whole, number=number))
+        done.append(prune_step(work, folder, model=path, unpruned=whole, number=number))
         path = _tuned(work, folder / "pruned.keras", whole, folder / "tuned", engine=engine, keeps_form=False)
     first, last = done[0].plan, done[-1].plan
-    kept = {group["name"]: len(group["channels_kept"]) for group in last["groups"]}
-    layers = [
-        PrunedLayer(
-            name=group["name"],
-            before=group["channels_before"],
-            after=kept.get(group["name"], group["channels_before"]),
-            layers=tuple(group["layers"]),
-        )
-        for group in first["groups"]
-    ]
+    layers = _blocks(last) if prune.method == "blocks" else _groups(first, last)
     story = _story(
         work,
         opened(whole, work.context),
@@ -65,12 +57,40 @@ def prune_channels(work: Work, *, unpruned: str, engine: Engine) -> None:
         layers=layers,
         left_whole=first["untouched"],
     )
+    has_criterion = prune.method == "channels"
     _finish(
         work,
-        replace(story, criterion=prune.criterion, scope=prune.scope, reached=done[-1].reached),
+        replace(
+            story,
+            criterion=prune.criterion if has_criterion else "",
+            scope=prune.scope if has_criterion else "",
+            reached=done[-1].reached,
+        ),
         models=[work.folder / f"step{number}" / "tuned" for number in range(1, prune.steps + 1)],
         plans=[step.plan for step in done],
     )
+
+
+def _groups(first: Mapping[str, Any], last: Mapping[str, Any]) -> list[PrunedLayer]:
+    """What became of the channels between two plans of emb.prune.channels."""
+    kept = {group["name"]: len(group["channels_kept"]) for group in last["groups"]}
+    return [
+        PrunedLayer(
+            name=group["name"],
+            before=group["channels_before"],
+            after=kept.get(group["name"], group["channels_before"]),
+            layers=tuple(group["layers"]),
+        )
+        for group in first["groups"]
+    ]
+
+
+def _blocks(plan: Mapping[str, Any]) -> list[PrunedLayer]:
+    """What became of the residual branches in a plan of emb.prune.blocks."""
+    return [
+        PrunedLayer(name=block["name"], before=block["macs"], after=0 if block["is_gone"] else block["macs"])
+        for block in plan["blocks"]
+    ]
 
 
 def prune_weights(work: Work, *, unpruned: str, engine: Engine) -> None:

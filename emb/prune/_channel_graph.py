@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from emb.errors import ModelError
 from emb.prune._channel_rules import Axes, Call, Effect, NoRuleError, Setting, rule_for
+from emb.prune._keras_graph import functional, nodes
 from emb.prune._ties import Channels, Ties
 
 Kept = NDArray[np.bool_]
@@ -70,7 +71,7 @@ class ChannelGraph:
 def trace(model: Any) -> ChannelGraph:
     """The channels of a functional or Sequential keras.Model. Raises ModelError for a subclassed one."""
     walk = _Walk()
-    walk.run(_functional(model))
+    walk.run(functional(model))
     return walk.finish()
 
 
@@ -85,23 +86,6 @@ def prunable(model: Any) -> ChannelGraph:
             fix="prune its weights one by one instead, or choose another architecture",
         )
     return graph
-
-
-def _functional(model: Any) -> Any:
-    function = getattr(model, "_functional", None) or model
-    if not hasattr(function, "_nodes_by_depth"):
-        raise ModelError(
-            f"the channels of the Keras model {model.name!r} cannot be followed",
-            why="it is a subclassed model, or a Sequential one without an input shape",
-            fix="build it from keras.Input with the functional API or keras.Sequential",
-        )
-    return function
-
-
-def _nodes(function: Any) -> Iterator[Any]:
-    """The calls in the order in which Keras itself makes them."""
-    for depth in sorted(function._nodes_by_depth, reverse=True):
-        yield from (node for node in function._nodes_by_depth[depth] if not node.is_input)
 
 
 class _Walk:
@@ -119,7 +103,7 @@ class _Walk:
     def run(self, function: Any) -> None:
         for value in function.inputs:
             self._tensors[id(value)] = self._fresh(value, "they are the model's input")
-        for node in _nodes(function):
+        for node in nodes(function):
             if any(id(value) not in self._tensors for value in node.outputs):
                 self._call(node)
         for value in function.outputs:

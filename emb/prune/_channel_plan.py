@@ -1,17 +1,14 @@
-"""What is decided about channels, as values: scores, plans, the results of searches. Knows no keras."""
+"""What is decided about channels, as values: scores and plans. Knows no keras."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from emb.errors import ModelError
 from emb.prune._channel_graph import ChannelGraph, Kept
 from emb.prune._criteria import Criterion
-
-if TYPE_CHECKING:
-    import keras
 
 Scope = Literal["global", "uniform"]
 
@@ -61,24 +58,6 @@ class ChannelPlan:
             ],
             "untouched": dict(self.untouched),
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Try:
-    """One model of a search. removed: share of the MACs.  cost: what the caller's function said of it."""
-
-    removed: float
-    cost: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """The model that meets a goal and loses least of those that were tried."""
-
-    plan: ChannelPlan
-    model: keras.Model
-    cost: float
-    tries: tuple[Try, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

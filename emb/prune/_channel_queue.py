@@ -15,6 +15,7 @@ from emb.errors import ModelError
 from emb.prune._channel_graph import ChannelGraph, Group, Kept, prunable
 from emb.prune._channel_macs import MacCounter
 from emb.prune._channel_plan import ChannelPlan, Scope, Scores
+from emb.prune._search import nearest
 
 # No group loses more: one that is left without channels ends the network. Tanaka et al. 2020, "Pruning neural networks
 # without any data by iteratively conserving synaptic flow", section 3, call it layer collapse.
@@ -79,21 +80,13 @@ class Queue:
     def macs(self, gone: int) -> int:
         return self.counter.macs(self.kept(gone))
 
-    def nearest(self, macs: float) -> int:
-        """How many steps bring the model nearest to this many MACs, which fall with every one."""
-        low, high = 0, len(self)  # macs(low) is above the goal, or low is 0; macs(high) is not, or high is all
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.macs(middle) > macs else (low, middle)
-        return min((low, high), key=lambda gone: (abs(self.macs(gone) - macs), gone))
-
     def closest(self, macs: float) -> Kept:
-        """Which channels stay for about this many MACs: those of `nearest`, where that is near enough.
+        """Which channels stay for about this many MACs: behind the steps that come nearest, where that is near enough.
 
         What goes at once in a wide layer may be a tenth of all MACs. Where it would go too far beyond the goal, its
         group waits, and the next ones in the queue go, until the goal is near.
         """
-        gone, near = self.nearest(macs), NEAR * self.macs(0)
+        gone, near = nearest(self.macs, len(self), macs), NEAR * self.macs(0)
         best, best_miss = self.kept(gone), abs(self.macs(gone) - macs)
         short = gone if self.macs(gone) > macs else max(gone - 1, 0)
         kept, waiting = self.kept(short), set[int]()

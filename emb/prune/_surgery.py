@@ -1,4 +1,4 @@
-"""Rebuilds a Keras model with fewer channels, or with masks behind its layers. Decides nothing.
+"""Rebuilds a Keras model with fewer channels or layers, or with masks behind its layers. Decides nothing.
 
 Layers keep their names, settings and what is left of their weights. Imports keras inside of functions.
 """
@@ -30,6 +30,38 @@ def smaller(model: keras.Model, graph: ChannelGraph, kept: Kept) -> keras.Model:
         clone_function=lambda layer: _layer(layer, graph.layers.get(layer.name), kept),
     )
     _carry(original, clone, graph.layers, kept)
+    return clone
+
+
+def without_branches(model: keras.Model, sums: Mapping[str, int]) -> keras.Model:
+    """An ordinary model in which some sums pass one of their inputs on, and the layers are gone that made the other.
+
+    sums: by the layer's name, which input it passes on, 0 or 1. A rectifier behind such a sum goes as well, if another
+    one has made what is passed on.
+    """
+    import keras
+
+    passed_on: list[Any] = []
+    rectified: list[Any] = []
+
+    def call(layer: Any, *arguments: Any, **options: Any) -> Any:
+        given = [one for one in keras.tree.flatten((arguments, options)) if isinstance(one, keras.KerasTensor)]
+        if layer.name in sums:
+            passed_on.append(given[sums[layer.name]])
+            return passed_on[-1]
+        rectifies = _is_rectifier(layer)
+        if rectifies and _has(passed_on, given[0]) and _has(rectified, given[0]):
+            return given[0]
+        result = layer(*arguments, **options)
+        if rectifies or _is_relu(getattr(layer, "activation", None)):
+            rectified.append(result)
+        return result
+
+    original = _functional(model)
+    clone: keras.Model = keras.models.clone_model(
+        original, input_tensors=_inputs(original), clone_function=_copy, call_function=call
+    )
+    _carry(original, clone, {}, np.ones(0, dtype=np.bool_))
     return clone
 
 
@@ -152,11 +184,12 @@ def _still_copy(layer: Any) -> Any:
 
 
 def _carry(original: Any, clone: Any, layers: Mapping[str, LayerChannels], kept: Kept) -> None:
-    """The weights of `original`, cut where `layers` has axes for them."""
+    """The weights of `original`, cut where `layers` has axes for them, of the layers that `clone` still has."""
     import keras
 
+    left = {layer.name for layer in clone.layers}
     for layer in original.layers:
-        if isinstance(layer, keras.Model):
+        if isinstance(layer, keras.Model) or layer.name not in left:
             continue
         target = clone.get_layer(layer.name)
         axes: Mapping[str, Axes] = layers[layer.name].weights if layer.name in layers else {}
@@ -166,3 +199,20 @@ def _carry(original: Any, clone: Any, layers: Mapping[str, LayerChannels], kept:
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _has(values: list[Any], wanted: Any) -> bool:
+    return any(value is wanted for value in values)
+
+
+def _is_rectifier(layer: Any) -> bool:
+    """Whether the layer is max(x, 0) and nothing else."""
+    if type(layer).__name__ == "ReLU":
+        return layer.max_value is None and layer.negative_slope == 0 and layer.threshold == 0
+    return type(layer).__name__ == "Activation" and _is_relu(layer.activation)
+
+
+def _is_relu(function: Any) -> bool:
+    import keras
+
+    return function is keras.activations.relu

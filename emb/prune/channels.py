@@ -14,10 +14,10 @@ import numpy as np
 
 from emb.errors import SpecError
 from emb.prune._channel_graph import prunable, trace
-from emb.prune._channel_plan import ChannelPlan, Found, Row, Scope, Scores, Try, kept_of
+from emb.prune._channel_plan import ChannelPlan, Row, Scope, Scores, kept_of
 from emb.prune._channel_queue import Queue
-from emb.prune._channel_search import Search
 from emb.prune._criteria import Criterion, check_needs, worth_by_taylor, worth_of_weights
+from emb.prune._search import Found, Search, Try
 from emb.prune._surgery import set_masks, with_masks
 from emb.prune._surgery import smaller as rebuilt
 from emb.spec.contract import Pixels
@@ -143,7 +143,7 @@ def plan_for_goal(
     per_weight: bool = False,
     tolerance: float = 0.02,
     most_tries: int = 10,
-) -> Found:
+) -> Found[ChannelPlan]:
     """The model that meets `cost(model) <= goal` with the fewest MACs removed, by bisection over that fraction.
 
     cost: of a model in any unit, e.g. bytes or microseconds; taken to fall with the MACs. unit: for messages.
@@ -152,22 +152,23 @@ def plan_for_goal(
     tolerance: a cost between (1 - tolerance) * goal and goal ends the search, as do `most_tries` models.
     Raises SpecError for a goal that is not above 0 or that the smallest model does not meet, telling what it costs.
     """
-    if not (goal > 0 and math.isfinite(goal)):
-        raise SpecError(f"{goal:g}{unit and ' ' + unit} is no goal", fix="give a number above 0")
     queue = Queue.of(model, scores, scope=scope, multiple=multiple, per_weight=per_weight)
-    search = Search(model=model, queue=queue, cost=cost, goal=goal)
-    if search.meets(0):
-        return search.best()
-    if not search.meets(len(queue)):
-        least = min(search.tries, key=lambda one: one.cost)
-        raise SpecError(
-            f"{model.name} cannot be pruned to {goal:g}{unit and ' ' + unit}",
-            why=f"the nearest that was reached is {least.cost:g}{unit and ' ' + unit}, with {least.removed:.1%} of the "
-            f"MACs removed and a tenth of the channels of every group left{queue.whole_ones()}",
-            fix="choose a larger goal, or a smaller architecture",
-        )
-    search.bisect(tolerance=tolerance, most_tries=most_tries)
-    return search.best()
+    search = Search(
+        build=lambda gone: rebuilt(model, queue.graph, queue.kept(gone)),
+        macs=queue.macs,
+        most=len(queue),
+        cost=cost,
+        goal=goal,
+    )
+    gone, best = search.run(
+        name=model.name,
+        unit=unit,
+        least=f"a tenth of the channels of every group left{queue.whole_ones()}",
+        tolerance=tolerance,
+        most_tries=most_tries,
+    )
+    plan = queue.plan(queue.kept(gone))
+    return Found(plan=plan, model=best, cost=search.cost_of(gone), tries=tuple(search.tries))
 
 
 def smaller(model: keras.Model, plan: ChannelPlan) -> keras.Model:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emb.spec.pruned import Pruning, Unpruned
+from emb.spec.pruning import SMALLER
 from emb.spec.report import Row
 
-_CHANGED = {"channels": "channels", "magnitude": "weights that are not 0", "cluster": "different weights"}
+_CHANGED = {
+    "channels": "channels",
+    "blocks": "MACs",
+    "magnitude": "weights that are not 0",
+    "cluster": "different weights",
+}
 _SHOWN = 4
 
 
 def pruning_lines(pruning: Pruning, rows: Sequence[Row]) -> list[str]:
     """One fact a line. rows: of the pruned model, to hold beside the unpruned one's."""
-    smaller = pruning.method == "channels"
+    smaller = pruning.method in SMALLER
     lines = [_what(pruning), _accuracies(pruning)]
     if pruning.reached:
         lines.append(f"reached: {pruning.reached}")

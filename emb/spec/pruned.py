@@ -9,9 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedLayer:
-    """before, after: channels of a group, weights that are not 0 or different weights of a layer, by the method.
+    """before, after: channels of a group, MACs of a residual branch, weights that are not 0 or different weights of a
+    layer, by the method.
 
-    name: of the layer, or of the first of those whose channels are tied.  layers: all of them.
+    name: of the layer, of the first of those whose channels are tied, or of the sum.  layers: all that are tied.
     """
 
     name: str

@@ -3,6 +3,7 @@
 | method    | goals                                                                              |
 |-----------|------------------------------------------------------------------------------------|
 | channels  | 0.5 (share of the MACs to remove), latency=3x (so many times faster), bytes=30kB   |
+| blocks    | the same                                                                           |
 | magnitude | 0.9 (share of the weights to set to 0), 2:4 (so many of each 4 inputs are kept)    |
 | cluster   | 16 (different weights in a layer)                                                  |
 """
@@ -13,6 +14,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 Kind = Literal["macs", "latency", "bytes", "sparsity", "pattern", "clusters"]
@@ -22,10 +24,13 @@ MOST_CLUSTERS = 128
 MOST_OF_PATTERN = 64
 _FORMS: Mapping[str, str] = {
     "channels": "the share of MACs to remove, 0.5, or latency=3x, or bytes=30kB",
+    "blocks": "the share of MACs to remove, 0.3, or latency=1.5x, or bytes=300kB",
     "magnitude": "the share of weights to set to 0, 0.9, or the pattern N:M, 2:4",
     "cluster": "the number of different weights in a layer, 16",
 }
 METHODS = (*_FORMS, NONE)
+# Methods whose result is a smaller network, not one of other weights.
+SMALLER = ("channels", "blocks")
 _UNITS: Mapping[str, int] = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "kib": 2**10, "mib": 2**20}
 
 
@@ -63,10 +68,10 @@ def goal_of(method: str, text: str) -> Goal:
     return goal
 
 
-def _channels(text: str) -> Goal:
+def _smaller(method: str, text: str) -> Goal:
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
-        return Goal(kind="macs", amount=_share("channels", text, said=("removes nothing", "removes everything")))
+        return Goal(kind="macs", amount=_share(method, text, said=("removes nothing", "removes everything")))
     if name == "latency":
         return Goal(kind="latency", amount=_ratio(text, value))
     if name == "bytes":
@@ -95,7 +100,11 @@ def _cluster(text: str) -> Goal:
     return Goal(kind="clusters", amount=int(text))
 
 
-_PARSERS: Mapping[str, Callable[[str], Goal]] = {"channels": _channels, "magnitude": _magnitude, "cluster": _cluster}
+_PARSERS: Mapping[str, Callable[[str], Goal]] = {
+    **{method: partial(_smaller, method) for method in SMALLER},
+    "magnitude": _magnitude,
+    "cluster": _cluster,
+}
 
 
 def _share(method: str, text: str, *, said: tuple[str, str]) -> float:

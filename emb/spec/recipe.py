@@ -178,7 +178,7 @@ class PruneSpec:
     """How the trained model is made smaller, and trained on afterwards.
 
     method: a public name of the registry emb.prune, or "none".  goal: what it shall reach, see emb.spec.pruning.
-    criterion: of channels, what one is worth, see emb.prune.channels.
+    criterion: of channels, what one is worth, see emb.prune.channels.  Blocks go by the loss without each.
     scope: "global" compares channels or weights over all layers, "uniform" removes the same share of each.
     channel_multiple: of which each layer keeps a multiple, see emb.prune.channels; 0 takes 16 where the goal is MACs or
     a latency, and 1 where it is bytes.
@@ -376,8 +376,10 @@ def _goal_checks(prune: PruneSpec) -> list[tuple[bool, str]]:
         checks = [
             (prune.steps == 1, f"steps are of channels alone; {prune.method} has no steps"),
             (prune.channel_multiple == 0, f"channel_multiple is of channels alone; {prune.method} keeps them all"),
-            (prune.criterion == "taylor", f"criterion is of channels alone; {prune.method} looks at the weights"),
+            (prune.criterion == "taylor", f"criterion is of channels alone; {prune.method} has none to choose"),
         ]
+    if prune.method in ("blocks", "cluster"):
+        checks.append((prune.scope == "global", f"scope is of channels and magnitude; {prune.method} has none"))
     try:
         _ = prune.target
     except ValueError as fault:

@@ -157,6 +157,28 @@ def test_latency_is_met_beside_the_unpruned_model(emb):
     assert report["pruning"]["macs_after"] < report["pruning"]["macs_before"]
 
 
+def test_blocks_go_whole(emb):
+    report = emb.json(
+        *("build", "resnet20-cifar10", "--no-train", "--format", "tflite", "--data", "digits"),
+        *("--set", "input.shape=[16,16,3]", "--set", "verify.minimum_agreement=0"),
+        *("--prune", "blocks:0.3", "--prune-epochs", "0"),
+    )
+    pruning = report["pruning"]
+    gone = [layer for layer in pruning["layers"] if not layer["after"]]
+    assert sum(layer["before"] for layer in gone) == pruning["macs_before"] - pruning["macs_after"]
+    assert 0.3 <= 1 - pruning["macs_after"] / pruning["macs_before"] < 0.46  # one block is 0.116 to 0.117
+    assert set(pruning["left_whole"]) == {"stage2_block1_add", "stage3_block1_add"}
+    graph = read_graph(emb.home / report["directory"] / "resnet20-cifar10-int8.tflite")
+    kinds = [operation.kind for operation in graph.operations]
+    assert kinds.count("CONV_2D") == 19 - 2 * len(gone)
+    assert kinds.count("ADD") == 9 - len(gone)
+    assert "RELU" not in kinds
+    (plan,) = json.loads((emb.home / report["directory"] / "prune.json").read_text())["plans"]
+    assert [block["name"] for block in plan["blocks"] if block["is_gone"]] == [layer["name"] for layer in gone]
+    page = (emb.home / report["directory"] / "report.md").read_text()
+    assert f"| {gone[0]['name']} | {gone[0]['before']:,} | 0 |" in page
+
+
 def test_a_model_of_ones_own(emb, halved):
     emb.run("train", "lenet", "--epochs", "8")
     own = emb.json(
@@ -221,6 +243,14 @@ def test_a_latency_out_of_reach(emb, halved):
         "error: lenet cannot be made 500x as fast by pruning channels\n  why: the nearest that was reached is "
     )
     assert message.endswith("  fix: choose a lower goal, or a smaller architecture\n")
+
+
+def test_blocks_of_a_network_without_any(emb, halved):
+    assert refused(emb, "build", "lenet", *TRAIN, "--prune", "blocks:0.3") == (
+        "error: lenet has no residual branch that can go\n"
+        "  why: none of its layers adds up two tensors\n"
+        "  fix: prune its channels instead, or choose another architecture\n"
+    )
 
 
 def test_a_fraction_out_of_reach(emb, halved):

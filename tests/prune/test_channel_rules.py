@@ -402,7 +402,7 @@ class TestLeftWhole:
         with pytest.raises(ModelError) as caught:
             trace(Own(name="own"))
         assert str(caught.value) == (
-            "the channels of the Keras model 'own' cannot be followed\n"
+            "the layers of the Keras model 'own' cannot be followed\n"
             "  why: it is a subclassed model, or a Sequential one without an input shape\n"
             "  fix: build it from keras.Input with the functional API or keras.Sequential"
         )

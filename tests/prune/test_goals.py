@@ -21,6 +21,9 @@ from emb.spec.recipe import PruneSpec
         ("channels:bytes=30kB", Goal(kind="bytes", amount=30_000)),
         ("channels:bytes=1.5 MiB", Goal(kind="bytes", amount=1_572_864)),
         ("channels:bytes=28000", Goal(kind="bytes", amount=28_000)),
+        ("blocks:0.3", Goal(kind="macs", amount=0.3)),
+        ("blocks:latency=1.5x", Goal(kind="latency", amount=1.5)),
+        ("blocks:bytes=300kB", Goal(kind="bytes", amount=300_000)),
         ("magnitude:0.9", Goal(kind="sparsity", amount=0.9)),
         ("magnitude:2:4", Goal(kind="pattern", amount=2, of=4)),
         ("cluster:16", Goal(kind="clusters", amount=16)),
@@ -96,7 +99,7 @@ def test_none_takes_a_recipes_pruning_back():
         (
             "chanels:0.5",
             "prune.method: unknown method 'chanels'; did you mean 'channels'? "
-            "known: channels, cluster, magnitude, none",
+            "known: blocks, channels, cluster, magnitude, none",
         ),
     ],
 )
@@ -134,8 +137,15 @@ def test_what_is_of_channels_alone():
         resolve("lenet", overrides={"prune": "cluster:16", "prune.steps": 3, "prune.criterion": "l1"})
     assert caught.value.why == (
         "prune.steps: are of channels alone; cluster has no steps\n"
-        "       prune.criterion: is of channels alone; cluster looks at the weights"
+        "       prune.criterion: is of channels alone; cluster has none to choose"
     )
+
+
+@pytest.mark.parametrize("method", ["blocks:0.3", "cluster:16"])
+def test_what_has_no_scope(method):
+    with pytest.raises(SpecError) as caught:
+        resolve("lenet", overrides={"prune": method, "prune.scope": "uniform"})
+    assert caught.value.why == f"prune.scope: is of channels and magnitude; {method.split(':')[0]} has none"
 
 
 def test_an_unknown_criterion():

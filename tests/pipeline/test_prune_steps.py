@@ -1,4 +1,4 @@
-"""One step of channel pruning towards a latency, on a machine whose times say nothing."""
+"""One step of pruning towards a latency, on a machine whose times say nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from emb.pipeline import channel_steps
+from emb.pipeline import prune_steps
 from emb.prune import channels
 from emb.spec.contract import Pixels
 
@@ -19,16 +19,14 @@ def test_noise_does_not_make_the_unpruned_model_faster_than_itself(monkeypatch: 
     image = keras.Input((8, 8, 3))
     x = keras.layers.Flatten()(keras.layers.Conv2D(16, 3, name="conv")(image))
     model = keras.Model(image, keras.layers.Dense(4, activation="softmax")(x))
-    work: Any = SimpleNamespace(
-        context=SimpleNamespace(recipe=SimpleNamespace(prune=SimpleNamespace(scope="global", multiple=1)))
-    )
-    monkeypatch.setattr(channel_steps, "opened", lambda path, context: model)
-    monkeypatch.setattr(channel_steps, "_convert", lambda *arguments: Pixels())
+    prune = SimpleNamespace(method="channels", scope="global", multiple=1)
+    work: Any = SimpleNamespace(context=SimpleNamespace(recipe=SimpleNamespace(prune=prune)))
+    monkeypatch.setattr(prune_steps, "opened", lambda path, context: model)
+    monkeypatch.setattr(prune_steps, "_convert", lambda *arguments: Pixels())
     # Whatever is timed takes a tenth of the unpruned model's time.
-    monkeypatch.setattr(channel_steps, "time_share", lambda *arguments, **named: 0.1)
-    found, step = channel_steps._to_latency(
-        model, channels.scores(model, criterion="l1"), work, unpruned=Path("unpruned.keras"), amount=1.5, part=1.0
-    )
+    monkeypatch.setattr(prune_steps, "time_share", lambda *arguments, **named: 0.1)
+    pruner = prune_steps._Channels(model=model, worth=channels.scores(model, criterion="l1"), work=work)
+    found, step = prune_steps._to_latency(pruner, work, unpruned=Path("unpruned.keras"), amount=1.5, part=1.0)
     assert [one.cost for one in found.tries][:2] == [1.0, 0.1]
     assert found.plan.macs_after < found.plan.macs_before
     assert step.reached.startswith("10.00x as fast")
