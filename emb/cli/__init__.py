@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer
@@ -70,4 +71,7 @@ app.command("version")(version.version)
 
 def main() -> None:
     """Entry point of the `emb` command."""
+    # Keras imports scikit-learn for wrappers that nothing here uses, and with it SciPy: a third of TensorFlow's start.
+    # Without this module of it Keras takes it as not installed.
+    sys.modules.setdefault("sklearn.base", None)  # type: ignore[arg-type]
     app()

@@ -28,6 +28,24 @@ def imported_by(*arguments: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
+def test_keras_starts_without_scikit_learn():
+    program = textwrap.dedent("""
+        import sys
+        from emb.cli import main
+        sys.argv = ["emb", "inspect", "lenet"]
+        try:
+            main()
+        except SystemExit as stop:
+            assert not stop.code, stop.code
+        print(*sorted(sys.modules), sep="\\n")
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    modules = set(done.stdout.split())
+    assert "keras" in modules
+    assert modules.isdisjoint({"sklearn.utils", "scipy.stats"})
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("build", "--help"), ("version",)])
 def test_help_imports_nothing_heavy(arguments):
     assert imported_by(*arguments).isdisjoint(HEAVY)
