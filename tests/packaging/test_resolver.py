@@ -15,7 +15,10 @@ ROOT = HERE.parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("python", "has_tflite_runtime"), [("3.11", True), ("3.12", False), ("3.13", False)])
+@pytest.mark.parametrize(
+    ("python", "has_tflite_runtime"),
+    [("3.11", True), pytest.param("3.12", False, marks=pytest.mark.long), ("3.13", False)],
+)
 def test_pip_resolves(python: str, has_tflite_runtime: bool):
     command = [sys.executable, str(HERE / "resolve.py"), python, str(ROOT / "pyproject.toml")]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)

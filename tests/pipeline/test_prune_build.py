@@ -189,9 +189,8 @@ def test_a_model_of_ones_own(emb, halved):
     assert sum(layer["after"] for layer in own["pruning"]["layers"]) == 61_470 - round(0.5 * 61_470)
 
 
-@pytest.mark.parametrize(
-    "prune", [pytest.param(("magnitude:0.5",), marks=pytest.mark.long), ("channels:0.3", "--distill")]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("prune", [("magnitude:0.5",), ("channels:0.3", "--distill")])
 def test_fine_tuning_on_jax(emb, prune):
     pytest.importorskip("jax")
     report = build(emb, *prune, "--prune-epochs", "1", "--backend", "jax", "--epochs", "1", "--output", "jax")

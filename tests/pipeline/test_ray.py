@@ -127,6 +127,7 @@ def test_a_node_with_a_store_of_its_own_gets_what_there_is_and_gives_what_it_mak
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_trials_of_a_search_go_there_too(emb: Any, cluster: Any, tmp_path: Path) -> None:
     """To a node with a store of its own; the search judges and builds what comes back."""
     add_node(cluster, tmp_path / "own")
