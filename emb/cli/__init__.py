@@ -71,7 +71,7 @@ app.command("version")(version.version)
 
 def main() -> None:
     """Entry point of the `emb` command."""
-    # Keras imports scikit-learn for wrappers that nothing here uses, and with it SciPy: a third of TensorFlow's start.
+    # Keras imports scikit-learn for wrappers that nothing here uses, and with it SciPy: a fifth of TensorFlow's start.
     # Without this module of it Keras takes it as not installed.
     sys.modules.setdefault("sklearn.base", None)  # type: ignore[arg-type]
     app()
