@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.errors import ExportError
-from emb.graph.flatbuffer import operation_name, tensor_name
+from emb.graph.flatbuffer import drop_unused_tensors, operation_name, tensor_name
 
 
 def insert_weights(model: Any, weights: dict[str, NDArray[np.float32]]) -> None:
@@ -43,7 +43,7 @@ def insert_weights(model: Any, weights: dict[str, NDArray[np.float32]]) -> None:
         graph.tensors[index].buffer = len(model.buffers) - 1
     graph.inputs = np.array([index for index in graph.inputs if int(index) not in inputs], np.int32)
     _drop_from_signatures(model, inputs)
-    _drop_unused_tensors(graph, model)
+    drop_unused_tensors(model)
 
 
 def _refuse_batch_matmul(model: Any, operator: Any, values: dict[int, Any]) -> None:
@@ -71,16 +71,3 @@ def _transposed(model: Any, graph: Any, operator: Any, value: NDArray[np.float32
 def _drop_from_signatures(model: Any, inputs: set[int]) -> None:
     for signature in model.signatureDefs or []:
         signature.inputs = [entry for entry in signature.inputs if entry.tensorIndex not in inputs]
-
-
-def _drop_unused_tensors(graph: Any, model: Any) -> None:
-    used = {int(index) for operator in graph.operators for index in (*operator.inputs, *operator.outputs)}
-    kept = sorted((used | {int(index) for index in (*graph.inputs, *graph.outputs)}) - {-1})
-    place = {index: number for number, index in enumerate(kept)} | {-1: -1}
-    graph.tensors = [graph.tensors[index] for index in kept]
-    for owner in (*graph.operators, graph):
-        owner.inputs = np.array([place[int(index)] for index in owner.inputs], np.int32)
-        owner.outputs = np.array([place[int(index)] for index in owner.outputs], np.int32)
-    for signature in model.signatureDefs or []:
-        for entry in (*signature.inputs, *signature.outputs):
-            entry.tensorIndex = place[entry.tensorIndex]

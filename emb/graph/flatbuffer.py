@@ -116,6 +116,21 @@ def operator_code(model: Any, *, builtin: int, version: int) -> int:
     return len(model.operatorCodes) - 1
 
 
+def drop_unused_tensors(model: Any) -> None:
+    """Leave the main subgraph the tensors that an operation or the border names, in their order; edits a ModelT."""
+    graph = model.subgraphs[0]
+    used = {int(index) for operator in graph.operators for index in (*operator.inputs, *operator.outputs)}
+    kept = sorted((used | {int(index) for index in (*graph.inputs, *graph.outputs)}) - {-1})
+    place = {index: number for number, index in enumerate(kept)} | {-1: -1}
+    graph.tensors = [graph.tensors[index] for index in kept]
+    for owner in (*graph.operators, graph):
+        owner.inputs = np.array([place[int(index)] for index in owner.inputs], np.int32)
+        owner.outputs = np.array([place[int(index)] for index in owner.outputs], np.int32)
+    for signature in model.signatureDefs or []:
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.tensorIndex = place[entry.tensorIndex]
+
+
 def _names(enumeration: str) -> dict[int, str]:
     from ai_edge_litert import schema_py_generated as schema
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from emb.graph import flatbuffer as fb
-from emb.quantize._tflite_parts import drop_unused_tensors
 
 # The kernel takes any scale in and any scale out.
 _RESCALING = ("LEAKY_RELU", "ELU", "RELU6", "RELU_N1_TO_1")
@@ -39,7 +38,7 @@ def close_islands(model: Any, *, kept: Collection[str] = ()) -> None:
             _take_over_code(subgraph, source=widen.inputs[0], target=operator.outputs[0])
         if not any(widen.outputs[0] in list(other.inputs) for other in subgraph.operators):
             subgraph.operators.remove(widen)
-    drop_unused_tensors(subgraph)
+    fb.drop_unused_tensors(model)
 
 
 def beside(model: Any, kept: Collection[str]) -> frozenset[str]:

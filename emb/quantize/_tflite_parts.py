@@ -44,24 +44,13 @@ def part(model: Any, places: Collection[int]) -> Part:
     subgraph.operators = inside
     subgraph.inputs, subgraph.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
     cut.subgraphs, cut.signatureDefs, cut.metadata = [subgraph], None, None
-    drop_unused_tensors(subgraph)
+    fb.drop_unused_tensors(cut)
     drop_unused_buffers(cut)
     return Part(
         content=fb.pack(cut),
         inputs=tuple(names[index] for index in inputs),
         outputs=tuple(names[index] for index in outputs),
     )
-
-
-def drop_unused_tensors(subgraph: Any) -> None:
-    """Leave the tensors that an operation or the border names, in their order; edits the schema SubGraphT."""
-    used = {int(index) for operator in subgraph.operators for index in (*operator.inputs, *operator.outputs)}
-    kept = sorted((used | {int(index) for index in (*subgraph.inputs, *subgraph.outputs)}) - {-1})
-    place = {index: number for number, index in enumerate(kept)} | {-1: -1}
-    subgraph.tensors = [subgraph.tensors[index] for index in kept]
-    for owner in (*subgraph.operators, subgraph):
-        owner.inputs = np.array([place[int(index)] for index in owner.inputs], np.int32)
-        owner.outputs = np.array([place[int(index)] for index in owner.outputs], np.int32)
 
 
 def drop_unused_buffers(model: Any) -> None:
