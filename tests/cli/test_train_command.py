@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,20 +24,9 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def emb(home) -> Emb:
+def emb(emb, home) -> Emb:
     """The command line with a cache of its own."""
-
-    def run(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        program = "import sys; sys.argv[0] = 'emb'; from emb.cli import main; main()"
-        environment = {**os.environ, "EMB_CACHE_DIR": str(home / "cache")}
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            capture_output=True, text=True, check=False, cwd=home, env=environment,
-        )  # fmt: skip
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done
-
-    return run
+    return type(emb)(home).run
 
 
 @pytest.fixture(scope="module")

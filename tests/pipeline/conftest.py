@@ -1,13 +1,8 @@
-"""One real build that the tests of the pipeline share, made by the command line as a user would."""
+"""What the tests of the pipeline share: one real build, made by the command line as a user would, and a database."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +11,8 @@ import pytest
 SCHEMES = "float32,float16,dynamic,int8,int8-uint8,int16x8"
 
 
-@dataclass(frozen=True)
-class Emb:
-    """The command line with a cache of its own. home: where it runs."""
-
-    home: Path
-
-    @property
-    def environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("EMB_") and key != "NO_COLOR"}
-        return {**kept, "EMB_CACHE_DIR": str(self.home / "cache"), "COLUMNS": "160"}
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-c", "from emb.cli import main; main()", *arguments]
-
-    def run(self, *arguments: str, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self.home,
-            env={**self.environment, **environment},
-        )
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done
-
-    def json(self, *arguments: str, expect: int = 0) -> Any:
-        return json.loads(self.run(*arguments, "--json", expect=expect).stdout)
-
-
 @pytest.fixture(scope="session")
-def emb(tmp_path_factory: pytest.TempPathFactory) -> Emb:
-    return Emb(tmp_path_factory.mktemp("emb"))
-
-
-@pytest.fixture(scope="session")
-def built(emb: Emb) -> dict[str, Any]:
+def built(emb: Any) -> dict[str, Any]:
     """The report of a short build of lenet in every scheme."""
     return emb.json("build", "lenet", "--quantize", SCHEMES, "--epochs", "6", "--output", "built")
 

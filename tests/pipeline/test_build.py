@@ -208,7 +208,7 @@ def test_a_deleted_build_comes_back_from_the_store(emb, built):
 
 
 def test_nothing_but_json_on_stdout_and_no_chatter_on_stderr(emb):
-    done = emb.run("build", "lenet", "--quantize", "int8", "--epochs", "1", "--seed", "7", "--json")
+    done = emb.run("build", "lenet", "--quantize", "int8", "--epochs", "1", "--seed", "7", "--json", fresh=True)
     json.loads(done.stdout)
     for word in ("tensorflow", "absl", "oneDNN", "cuda", "WARNING", "Warning", "XNNPACK"):
         assert word not in done.stderr
