@@ -93,16 +93,17 @@ clean:
 	rm -rf .venv .venv-lock site builds
 
 # The stamps are files inside .venv: removing .venv forgets everything.
+# Not compiled: Python does that with what it imports, a part of what there is.
 .venv/runtime: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) install --quiet --require-hashes --no-deps -r requirements.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) install --quiet --no-compile --require-hashes --no-deps -r requirements.lock
+	$(PIP) install --quiet --no-compile --no-deps --no-build-isolation --editable .
 	touch $@
 
 .venv/dev: .venv/runtime requirements-dev.lock
-	$(PIP) install --quiet --require-hashes --no-deps -r requirements-dev.lock
+	$(PIP) install --quiet --no-compile --require-hashes --no-deps -r requirements-dev.lock
 	touch $@
 
 .venv/peers: .venv/runtime requirements-peers.lock
-	$(PIP) install --quiet --require-hashes --no-deps -r requirements-peers.lock
+	$(PIP) install --quiet --no-compile --require-hashes --no-deps -r requirements-peers.lock
 	touch $@

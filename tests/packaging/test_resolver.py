@@ -17,7 +17,11 @@ ROOT = HERE.parent.parent
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("python", "has_tflite_runtime"),
-    [("3.11", True), pytest.param("3.12", False, marks=pytest.mark.long), ("3.13", False)],
+    [
+        pytest.param("3.11", True, marks=pytest.mark.long),
+        pytest.param("3.12", False, marks=pytest.mark.long),
+        ("3.13", False),
+    ],
 )
 def test_pip_resolves(python: str, has_tflite_runtime: bool):
     command = [sys.executable, str(HERE / "resolve.py"), python, str(ROOT / "pyproject.toml")]

@@ -130,7 +130,6 @@ def test_small_images_get_another_beginning_and_end(name, side, sentence, units,
     assert [layer.units for layer in layers if type(layer).__name__ == "Dense"][-2:] == [units, 10]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("side", [28, 32, 47, 48, 64, 96, 127, 128])
 @pytest.mark.parametrize("name", ["alexnet", "overfeat", "vgg", "mlp"])
 def test_every_size_leaves_something_to_classify(name, side, outline):
@@ -247,7 +246,6 @@ def _bright_quadrants(count):
     return images.astype(np.float32), labels
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments"), [("alexnet", {}), ("overfeat", {}), ("vgg", {"depth": 19})])
 def test_without_batch_normalization_it_learns_from_its_first_weights(name, arguments):
     import keras
@@ -262,8 +260,7 @@ def test_without_batch_normalization_it_learns_from_its_first_weights(name, argu
     assert model.evaluate(images, labels, verbose=0) < 0.5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("depth", [16, 19])
+@pytest.mark.parametrize("depth", [16, pytest.param(19, marks=pytest.mark.long)])
 def test_same_answers_as_keras_applications(depth):
     import keras
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 
 import numpy as np
 import pytest
@@ -21,10 +22,6 @@ SMALL = {"input_shape": (32, 32, 3), "classes": 10}
 LARGE = {"input_shape": (224, 224, 3), "classes": 1000}
 
 
-def _trainable(model):
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-
-
 def _kinds(model):
     return {type(layer).__name__ for layer in model.layers}
 
@@ -35,25 +32,20 @@ PARAMETERS = [
     ("resnet", SMALL, {"depth": 20, "shortcut": "identity"}, 269_722),
     ("resnet", SMALL, {"depth": 20}, 272_474),
     ("densenet", SMALL, {"depth": 40}, 176_122),
-    *(
-        pytest.param(*row, marks=pytest.mark.slow)
-        for row in [
-            ("resnet", SMALL, {"depth": 32, "shortcut": "identity"}, 464_154),
-            ("resnet", SMALL, {"depth": 44, "shortcut": "identity"}, 658_586),
-            ("resnet", SMALL, {"depth": 56, "shortcut": "identity"}, 853_018),
-            ("resnet", SMALL, {"depth": 110, "shortcut": "identity"}, 1_727_962),
-            ("resnet", LARGE, {"depth": 18}, 11_689_512),
-            ("resnet", LARGE, {"depth": 34}, 21_797_672),
-            ("resnet", LARGE, {"depth": 50}, 25_557_032),
-            ("resnet", LARGE, {"depth": 101}, 44_549_160),
-            ("resnet", LARGE, {"depth": 152}, 60_192_808),
-            ("densenet", SMALL, {"depth": 100}, 769_162),
-            ("densenet", LARGE, {"depth": 121}, 7_978_856),
-            ("densenet", LARGE, {"depth": 169}, 14_149_480),
-            ("densenet", LARGE, {"depth": 201}, 20_013_928),
-            ("densenet", LARGE, {"depth": 264}, 33_337_704),
-        ]
-    ),
+    ("resnet", SMALL, {"depth": 32, "shortcut": "identity"}, 464_154),
+    ("resnet", SMALL, {"depth": 44, "shortcut": "identity"}, 658_586),
+    ("resnet", SMALL, {"depth": 56, "shortcut": "identity"}, 853_018),
+    ("resnet", SMALL, {"depth": 110, "shortcut": "identity"}, 1_727_962),
+    ("resnet", LARGE, {"depth": 18}, 11_689_512),
+    ("resnet", LARGE, {"depth": 34}, 21_797_672),
+    ("resnet", LARGE, {"depth": 50}, 25_557_032),
+    ("resnet", LARGE, {"depth": 101}, 44_549_160),
+    ("resnet", LARGE, {"depth": 152}, 60_192_808),
+    ("densenet", SMALL, {"depth": 100}, 769_162),
+    ("densenet", LARGE, {"depth": 121}, 7_978_856),
+    ("densenet", LARGE, {"depth": 169}, 14_149_480),
+    ("densenet", LARGE, {"depth": 201}, 20_013_928),
+    ("densenet", LARGE, {"depth": 264}, 33_337_704),
 ]
 
 # As published: He et al. 2015, table 1, and for ResNet-50 the 3.86 G of Sze et al. 2017, table II; for DenseNet-121 the
@@ -69,8 +61,9 @@ GIGA_MACS = [
 
 
 @pytest.mark.parametrize(("name", "shape", "arguments", "parameters"), PARAMETERS)
-def test_trainable_parameters_as_published(name, shape, arguments, parameters):
-    assert _trainable(FAMILIES[name].build(**shape, **arguments)) == parameters
+def test_trainable_parameters_as_published(name, shape, arguments, parameters, outline):
+    model = outline(name, **shape, **arguments)
+    assert sum(math.prod(variable.shape) for variable in model.trainable_variables) == parameters
 
 
 def test_resnet8_is_that_of_mlperf_tiny():
@@ -85,10 +78,9 @@ def test_resnet8_is_that_of_mlperf_tiny():
     assert {type(layer.kernel_initializer).__name__ for layer in kernels} == {"HeNormal"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "depth", "giga"), GIGA_MACS)
-def test_macs_within_two_percent_of_the_published(name, depth, giga):
-    assert cost(read(FAMILIES[name].build(**LARGE, depth=depth))).macs / 1e9 == pytest.approx(giga, rel=0.02)
+def test_macs_within_two_percent_of_the_published(name, depth, giga, outline):
+    assert cost(read(outline(name, **LARGE, depth=depth))).macs / 1e9 == pytest.approx(giga, rel=0.02)
 
 
 @pytest.mark.parametrize("depth", [8, 20, 18])
@@ -176,11 +168,7 @@ def _projections(model):
 
 @pytest.mark.parametrize(
     ("name", "depth"),
-    [
-        ("resnet", 8),
-        pytest.param("resnet", 18, marks=pytest.mark.slow),
-        pytest.param("densenet", 40, marks=pytest.mark.slow),
-    ],
+    [("resnet", 8), ("resnet", 18), ("densenet", 40)],
 )
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 48, 3), (64, 64, 3), (96, 96, 1), (224, 224, 3)])
 def test_any_image_and_number_of_classes(name, depth, shape):
@@ -190,11 +178,10 @@ def test_any_image_and_number_of_classes(name, depth, shape):
     np.testing.assert_allclose(scores.sum(), 1, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("side", "last"), [(28, 4), (32, 4), (64, 4), (96, 6), (224, 7)])
 @pytest.mark.parametrize(("name", "depth"), [("resnet", 50), ("densenet", 121)])
-def test_the_last_map_keeps_some_pixels(name, depth, side, last):
-    model = FAMILIES[name].build(input_shape=(side, side, 3), classes=2, depth=depth, width=0.1)
+def test_the_last_map_keeps_some_pixels(name, depth, side, last, outline):
+    model = outline(name, input_shape=(side, side, 3), classes=2, depth=depth, width=0.1)
     # DenseNet's poolings round down where ResNet's strides round up.
     assert model.get_layer("average_pool").input.shape[1] == (3 if (name, side) == ("densenet", 28) else last)
 
@@ -294,12 +281,22 @@ def test_growth_is_what_each_layer_adds():
     assert model.get_layer("block2_layer1_conv1").filters == 4 * 5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "depth", "preprocessing", "head_scale"),
-    [("ResNet", 50, "caffe", 1), ("ResNet", 101, "caffe", 1), ("ResNet", 152, "caffe", 1),
-     ("DenseNet", 121, "imagenet", 15), ("DenseNet", 169, "imagenet", 15), ("DenseNet", 201, "imagenet", 15)],
-)  # fmt: skip
+    [
+        ("ResNet", 50, "caffe", 1),
+        ("DenseNet", 121, "imagenet", 15),
+        *(
+            pytest.param(*row, marks=pytest.mark.long)
+            for row in [
+                ("ResNet", 101, "caffe", 1),
+                ("ResNet", 152, "caffe", 1),
+                ("DenseNet", 169, "imagenet", 15),
+                ("DenseNet", 201, "imagenet", 15),
+            ]
+        ),
+    ],
+)
 def test_same_answers_as_keras_applications(name, depth, preprocessing, head_scale):
     """Its weights, drawn from a seed, and moving statistics that do something; raw pixels for ours.
 
