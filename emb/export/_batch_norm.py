@@ -1,6 +1,7 @@
 """Folds every BatchNormalization into the convolution or dense layer beside it. Exact, or not at all.
 
-What is left is what no neighbour can take in: in DenseNet, the one between a concatenation and ReLU.
+What no neighbour can take in (in DenseNet, the one between a concatenation and ReLU) can become a depthwise convolution
+of one tap: one operation of integers with a scale for each channel, instead of a product and a sum with one for all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from emb.export._fold import (
     is_convolution,
     is_functional,
     moved_input,
+    only_reader,
     through,
 )
 
@@ -90,6 +92,59 @@ def without_batch_norms(model: keras.Model) -> keras.Model:
         before, behind = plan.before.get(id(old), IDENTITY), plan.behind.get(id(old), IDENTITY)
         new.set_weights([weight.astype(np.float32) for weight in _weights(old, before=before, behind=behind)])
     return clone
+
+
+def with_one_tap(model: keras.Model) -> keras.Model:
+    """The same function, what is left of BatchNormalizations of images as DepthwiseConv2D of 1x1; or the model itself.
+
+    Those behind nothing but scalings of the image stay: they may go into its first convolution with these. Layers that
+    stay as they are are shared with the model, which is not changed.
+    """
+    import keras
+
+    if not is_functional(model):
+        return model
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    scalings = _leading(model)
+    found: dict[int, Affine] = {}
+    for call in calls_of(model):
+        if _is_batch_norm(call.operation) and id(call.operation) not in scalings:
+            shape = tuple(call.input_tensors[0].shape)
+            affine = through(call.operation, IDENTITY, shape[1:])
+            if affine is not None and len(shape) == 4:
+                found[id(call.operation)] = affine
+    inner = {id(layer): with_one_tap(layer) for layer in model.layers if isinstance(layer, keras.Model)}
+    if not found and all(inner[id(layer)] is layer for layer in model.layers if id(layer) in inner):
+        return model
+    made: dict[int, Any] = {}
+
+    def copied(layer: Any) -> Any:
+        if id(layer) in found and id(layer) not in made:
+            made[id(layer)] = keras.layers.DepthwiseConv2D(1, name=layer.name)
+        return made.get(id(layer), inner.get(id(layer), layer))
+
+    def called(layer: Any, *inputs: Any, **arguments: Any) -> Any:
+        # A normalization takes a mask, too.
+        return layer(inputs[0]) if layer in made.values() else layer(*inputs, **arguments)
+
+    clone = keras.models.clone_model(model, clone_function=copied, call_function=called, recursive=False)
+    for number, layer in made.items():
+        affine = found[number]
+        layer.set_weights([affine.scale.reshape(1, 1, -1, 1).astype(np.float32), affine.offset.astype(np.float32)])
+    return clone
+
+
+def _leading(model: keras.Model) -> set[int]:
+    """Ids of the layers that do nothing but scale the image, up to the first of another kind."""
+    found: set[int] = set()
+    tensor = model.inputs[0]
+    while (call := only_reader(model, tensor)) is not None:
+        if through(call.operation, IDENTITY, tuple(tensor.shape)[1:]) is None:
+            break
+        found.add(id(call.operation))
+        tensor = call.output_tensors[0]
+    return found
 
 
 def _planned(model: keras.Model) -> _Plan:

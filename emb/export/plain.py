@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.errors import EmbError, ModelError
-from emb.export._batch_norm import without_batch_norms
+from emb.export._batch_norm import with_one_tap, without_batch_norms
 from emb.export._fold import (
     IDENTITY,
     array,
@@ -38,7 +38,7 @@ def plain(model: keras.Model) -> keras.Model:
     """
     image_shape(model)
     try:
-        return _of_new_layers(_without_scaling(without_batch_norms(_flat(in_float32(model)))))
+        return _of_new_layers(_without_scaling(with_one_tap(without_batch_norms(_flat(in_float32(model))))))
     except EmbError:
         raise
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from emb.export._batch_norm import without_batch_norms
+from emb.export._batch_norm import with_one_tap, without_batch_norms
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (3, 10, 10, 4)).astype(np.float32)
 
@@ -103,3 +103,52 @@ def test_what_cannot_be_exact_is_left_alone(name: str) -> None:
     lean = without_batch_norms(model)
     assert _norms(lean) == _norms(model)
     np.testing.assert_array_equal(np.asarray(lean(IMAGES, training=False)), np.asarray(model(IMAGES, training=False)))
+
+
+def _read_behind_pooling(x: Any) -> Any:
+    y = layers.MaxPooling2D(2)(x)
+    return layers.Add()([layers.ReLU()(layers.BatchNormalization()(y)), y])
+
+
+def _in_an_inner_model(x: Any) -> Any:
+    inner = keras.Input((5, 5, 4))
+    block = keras.Model(inner, layers.ReLU()(layers.BatchNormalization()(layers.MaxPooling2D(2)(inner))))
+    return block(layers.MaxPooling2D(2)(x))
+
+
+ONE_TAP = {name: APART[name] for name in APART if name not in ("before padded convolution", "along another axis")} | {
+    "behind pooling, read twice": _read_behind_pooling,
+    "without gamma and beta": lambda x: layers.BatchNormalization(scale=False, center=False)(layers.MaxPooling2D(2)(x)),
+    "in an inner model": _in_an_inner_model,
+}
+
+
+@pytest.mark.parametrize("name", ONE_TAP)
+def test_what_is_left_becomes_a_convolution_of_one_tap(name: str) -> None:
+    model = _model(ONE_TAP[name])
+    expected = np.asarray(model(IMAGES, training=False))
+    lean = with_one_tap(model)
+    assert _norms(model) > _norms(lean) == 0
+    made = {layer.name: layer for layer in lean._flatten_layers() if isinstance(layer, layers.DepthwiseConv2D)}
+    assert set(made) == {
+        layer.name for layer in model._flatten_layers() if isinstance(layer, layers.BatchNormalization)
+    }
+    np.testing.assert_allclose(np.asarray(lean(IMAGES, training=False)), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(model(IMAGES, training=False)), expected)
+    assert with_one_tap(lean) is lean
+
+
+STAYS: dict[str, Callable[[Any], Any]] = {
+    "of the image": APART["before padded convolution"],
+    "of the scaled image": lambda x: layers.Conv2D(6, 3, padding="same")(
+        layers.BatchNormalization()(layers.Rescaling(2)(x))
+    ),
+    "of numbers": lambda x: layers.ReLU()(layers.BatchNormalization()(layers.GlobalMaxPooling2D()(x))),
+    "along another axis": APART["along another axis"],
+}
+
+
+@pytest.mark.parametrize("name", STAYS)
+def test_what_no_convolution_of_one_tap_computes_stays(name: str) -> None:
+    model = _model(STAYS[name])
+    assert _norms(with_one_tap(model)) == 1

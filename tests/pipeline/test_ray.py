@@ -78,6 +78,7 @@ def digest(emb: Any, output: str, name: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_node_costs_no_trial_and_doubles_none(
     emb: Any, here: dict[str, Any], cluster: Any, tmp_path: Path
 ) -> None:

@@ -294,8 +294,7 @@ def test_float16_leaves_single_numbers_alone(run: Any, tmp_path: Path) -> None:
 
     image = Input((8, 8, 3))
     beginning = layers.Conv2D(4, 3, padding="same")(image)
-    # Equal statistics in all channels, as before a training: the converter keeps one number of them.
-    x = layers.Conv2D(4, 3, padding="same")(layers.ReLU()(layers.BatchNormalization()(beginning)))
+    x = layers.Conv2D(4, 3, padding="same")(layers.ReLU()(layers.Rescaling(0.5)(beginning)))
     x = layers.Concatenate()([beginning, x])
     export(Model(image, layers.Flatten()(x)), tmp_path / "float.tflite")
     quantize_tflite(tmp_path / "float.tflite", tmp_path / "half.tflite", scheme=SCHEMES.get("float16").SCHEME)
@@ -307,6 +306,38 @@ def test_float16_leaves_single_numbers_alone(run: Any, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
     scores = run(tmp_path / "float.tflite", images)
     np.testing.assert_allclose(run(tmp_path / "half.tflite", images), scores, atol=2e-3 * np.abs(scores).max())
+
+
+def test_a_normalization_behind_a_concatenation_is_one_operation(run: Any, tmp_path: Path) -> None:
+    """As in a DenseNet, with a scale for each channel: a product and a sum would have one for all."""
+    from keras import Input, Model, layers
+
+    from emb.export.tflite import export
+    from emb.graph.files import read
+
+    rng = np.random.default_rng(3)
+    image = Input((8, 8, 3))
+    joined = layers.Concatenate()([layers.Conv2D(4, 3, padding="same")(image), layers.Conv2D(4, 1)(image)])
+    norm = layers.BatchNormalization()
+    model = Model(image, layers.Flatten()(layers.MaxPooling2D(2)(layers.ReLU()(norm(joined)))))
+    images = rng.integers(0, 256, (16, 8, 8, 3)).astype(np.uint8)
+    norm.set_weights([np.geomspace(0.01, 1, 8), np.geomspace(0.1, 10, 8), np.zeros(8), np.full(8, 1e3)])
+    expected = np.asarray(model(images.astype(np.float32)))
+    export(model, tmp_path / "float.tflite")
+    for scheme in ("int8", "dynamic"):
+        path = tmp_path / f"{scheme}.tflite"
+        quantize_tflite(
+            tmp_path / "float.tflite", path, scheme=SCHEMES.get(scheme).SCHEME, calibration=images, method="minmax"
+        )
+        graph = read(path)
+        (tap,) = (operation for operation in graph.operations if operation.kind == "DEPTHWISE_CONV_2D")
+        factors = graph.tensors[tap.inputs[1]]
+        if scheme == "int8":
+            assert len(factors.quantization.scales) == 8
+            assert not {"MUL", "ADD", "RELU"} & {operation.kind for operation in graph.operations}
+        else:  # eight numbers are not worth rounding the activations for
+            assert factors.dtype == "float32"
+        assert np.abs(run(path, images) - expected).max() < 0.02 * np.ptp(expected)
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------

@@ -72,7 +72,15 @@ def _joined(x: Any) -> Any:
     return layers.Flatten()(layers.Conv2D(3, 3, activation="tanh", name="last")(x))
 
 
-NETWORKS = {"chain": _chain, "residual": _residual, "joined": _joined}
+def _features(x: Any) -> Any:
+    """Numbers without height and width are normalized by a product and a sum."""
+    x = layers.Conv2D(6, 3, name="stem", activation="relu")(x)
+    both = [layers.GlobalMaxPooling2D(name="most")(x), layers.Flatten(name="all")(layers.MaxPooling2D(4)(x))]
+    x = layers.BatchNormalization(name="normed")(layers.Concatenate(name="joined")(both))
+    return layers.Dense(4, activation="tanh", name="last")(layers.ReLU(name="normed_relu")(x))
+
+
+NETWORKS = {"chain": _chain, "residual": _residual, "joined": _joined, "features": _features}
 
 
 @pytest.mark.slow
@@ -335,7 +343,7 @@ def test_a_tensor_with_a_tail_gets_another_method() -> None:
 
 @pytest.mark.slow
 def test_weights_go_into_the_simulation_and_back() -> None:
-    model = _network(_joined)
+    model = _network(_features)
     twin = simulated(model, ranges_of(model, IMAGES, method="minmax"))
     for layer in twin.layers:
         if hasattr(layer, "kernel"):
@@ -350,7 +358,7 @@ def test_weights_go_into_the_simulation_and_back() -> None:
 
 
 def test_activations_are_those_of_the_model() -> None:
-    model = _network(_joined)
+    model = _network(_features)
     sites = sites_of(model)
     values = next(iter(activations(model, IMAGES, sites)))
     norm = model.get_layer("normed")
