@@ -183,6 +183,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_twice_and_a_worker_too_it_ends_as_if_it_had_not_been(emb: Any, swept: dict[str, Any]) -> None:
     """In a cache of its own, so that everything is done again; without pruning, for the sake of time."""
     command = emb.command("sweep", "lenet", *SHORT, "--prune", "none", "--output", "killed", "--json")

@@ -246,7 +246,10 @@ def _bright_quadrants(count):
     return images.astype(np.float32), labels
 
 
-@pytest.mark.parametrize(("name", "arguments"), [("alexnet", {}), ("overfeat", {}), ("vgg", {"depth": 19})])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("alexnet", {}), pytest.param("overfeat", {}, marks=pytest.mark.long), ("vgg", {"depth": 19})],
+)
 def test_without_batch_normalization_it_learns_from_its_first_weights(name, arguments):
     import keras
 
