@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-# A plain, a residual, a bottleneck, an inception and a dense network, and then a narrow residual and a narrow dense one.
+# A plain, a residual, a bottleneck, an inception and a dense network; then a narrow residual and a narrow dense one.
 RECIPES = (
     *("vgg16-cifar10", "resnet18", "resnet50", "googlenet-cifar10", "densenet121"),
     *("resnet20-cifar10", "densenet-cifar10"),
