@@ -121,7 +121,7 @@ def with_one_tap(model: keras.Model) -> keras.Model:
 
     def copied(layer: Any) -> Any:
         if id(layer) in found and id(layer) not in made:
-            made[id(layer)] = keras.layers.DepthwiseConv2D(1, name=layer.name)
+            made[id(layer)] = keras.layers.DepthwiseConv2D(1, data_format="channels_last", name=layer.name)
         return made.get(id(layer), inner.get(id(layer), layer))
 
     def called(layer: Any, *inputs: Any, **arguments: Any) -> Any:
