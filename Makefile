@@ -10,7 +10,7 @@ help:
 	@echo "make test       set up .venv and run all tests that need no board"
 	@echo "make test-fast  the unit tests alone"
 	@echo "make test-family  a narrow build of every recipe that make test leaves out (half an hour)"
-	@echo "make test-long  tests of half a minute and more, for which CI has no time"
+	@echo "make test-long  tests of ten seconds and more, for which CI has no time"
 	@echo "make test-board   deploys to an emulated arm64 board and breaks them off (hours; QEMU, see docs/how-to/emulated-board.md)"
 	@echo "make board      make and boot the emulated board; make board-stop ends it"
 	@echo "make check      ruff, mypy, import contracts, help texts in the docs"

@@ -1,8 +1,8 @@
 """Rewrites a Keras classifier in its plainest form, equal to it: folded and split as the converters fold and split.
 
 In the plain form no model lies within a model, no layer has an activation of its own, dropout is gone, and every
-BatchNormalization and leading scaling that can go into a neighbour's weights is there. It is the form whose weights are
-the exported file's weights. Knows no quantization.
+BatchNormalization and leading scaling that can go into a neighbour's weights is there; what is left of the former is a
+depthwise convolution of one tap. It is the form whose weights are the exported file's weights. Knows no quantization.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def quantize(
     elif scheme.weights == "float16":
         weights_to_float16(model)
     elif scheme.weights == "int8":
-        # What was a normalization would round its input anew for every image, to save a few bytes.
+        # A factor for each channel, such as of a normalization, would cost rounding its input, and save a few bytes.
         recipe = [*_recipe("dynamic_wi8_afp32"), *_left_out(model.subgraphs[0], _of_one_tap(model))]
         model = _by_recipe(float_path.read_bytes(), recipe, None)
     _finish(model)
