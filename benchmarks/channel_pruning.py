@@ -1,6 +1,6 @@
 """What removing half of the MACs by whole channels gives: MACs, outputs, bytes and time. Prints Markdown.
 
-Usage: python benchmarks/channel_pruning.py [--removed 0.5] [--multiple 16] [RECIPE ...]      six minutes on one core
+Usage: python benchmarks/channel_pruning.py [--removed 0.5] [--multiple N] [RECIPE[@WIDTH] ...]      ten minutes on one core
 
 Each recipe's network takes 32x32 images and has untrained weights and random statistics in its batch normalizations:
 they decide which channels go, but neither how much is saved nor whether the smaller model computes what the masked one
@@ -23,10 +23,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-# A plain, a residual, a bottleneck, an inception and a dense network; then a narrow residual and a narrow dense one.
+from emb.bench import describe_machine
+
+# A plain, a residual, a bottleneck, an inception and a dense network; then a narrow one of the last kinds.
 RECIPES = (
-    *("vgg16-cifar10", "resnet18", "resnet50", "googlenet-cifar10", "densenet121"),
-    *("resnet20-cifar10", "densenet-cifar10"),
+    *("vgg16-cifar10", "resnet18", "resnet50", "googlenet-cifar10@1", "densenet121"),
+    *("resnet20-cifar10", "googlenet-cifar10", "densenet-cifar10"),
 )
 SHAPE, CLASSES, IMAGES = (32, 32, 3), 10, 16
 RUNTIMES = {"litert": "tflite", "onnxruntime": "onnx"}
@@ -36,14 +38,26 @@ ROUNDS, ROUND_S = 7, 0.4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--removed", type=float, default=0.5, help="fraction of the MACs")
-    parser.add_argument("--multiple", type=int, default=16, help="of channels, that every layer keeps (default 16)")
-    parser.add_argument("recipes", nargs="*", default=list(RECIPES), metavar="RECIPE")
+    parser.add_argument("--multiple", type=int, help="of channels, that layers keep; as for --target host by default")
+    parser.add_argument("recipes", nargs="*", default=list(RECIPES), metavar="RECIPE[@WIDTH]")
     arguments = parser.parse_args()
+    multiple = arguments.multiple or multiple_here()
+    print(f"{describe_machine().title}; multiples of {multiple}\n")
     heads = ["MACs", "pruned", "left", "most |pruned - masked|", "bytes ratio"]
     heads += [f"{runtime}: {what}" for runtime in RUNTIMES for what in ("µs", "pruned", "ratio")]
     print(f"| recipe | {' | '.join(heads)} |\n| --- |{' ---: |' * len(heads)}")
     for recipe in arguments.recipes:
-        print(f"| {recipe} | {' | '.join(cells(recipe, arguments.removed, arguments.multiple))} |", flush=True)
+        print(f"| {recipe} | {' | '.join(cells(recipe, arguments.removed, multiple))} |", flush=True)
+
+
+def multiple_here() -> int:
+    """Of channels, that `--prune channels:0.5 --target host` leaves."""
+    from emb.pipeline.recipes import load_target
+    from emb.pipeline.request import resolve
+    from emb.pipeline.targeting import with_kernels
+
+    recipe = resolve("lenet", overrides={"prune": "channels:0.5"}, assignments=())
+    return with_kernels(recipe, load_target("host")).channel_multiple
 
 
 def cells(recipe: str, removed: float, multiple: int) -> list[str]:
@@ -53,7 +67,8 @@ def cells(recipe: str, removed: float, multiple: int) -> list[str]:
     from emb.prune import channels
 
     images = np.random.default_rng(1).integers(0, 256, (IMAGES, *SHAPE), dtype=np.uint8)
-    whole = network(recipe)
+    name, _, width = recipe.partition("@")
+    whole = network(name, width=float(width) if width else None)
     scores = channels.scores(whole, criterion="l1")
     plan = channels.plan_for_macs(whole, scores, removed=removed, scope="global", multiple=multiple)
     pruned, masked = channels.smaller(whole, plan), channels.masked(whole, plan)
@@ -76,7 +91,9 @@ def cells(recipe: str, removed: float, multiple: int) -> list[str]:
     return line
 
 
-def network(recipe: str, shape: tuple[int, ...] = SHAPE, classes: int = CLASSES) -> Any:
+def network(
+    recipe: str, shape: tuple[int, ...] = SHAPE, classes: int = CLASSES, *, width: float | None = None
+) -> Any:
     """The recipe's network, untrained, its normalizations with statistics as a training might leave them."""
     import keras
 
@@ -86,7 +103,8 @@ def network(recipe: str, shape: tuple[int, ...] = SHAPE, classes: int = CLASSES)
     keras.utils.set_random_seed(0)
     loaded = load_recipe(recipe)
     builder = ZOO.get(loaded.model.builder)
-    model = builder.build(input_shape=shape, classes=classes, **dict(loaded.model.arguments))
+    given = {} if width is None else {"width": width}
+    model = builder.build(input_shape=shape, classes=classes, **dict(loaded.model.arguments) | given)
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -56,6 +56,7 @@ def prune_stage(
         parameters={
             **data_parameters(recipe),
             "prune": asdict(recipe.prune),
+            **({"multiple": recipe.channel_multiple} if recipe.prune.method == "channels" else {}),
             "train": asdict(recipe.train),
             "pixels": recipe.input.pixels,
             "own": bool(recipe.model.file),

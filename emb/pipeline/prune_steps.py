@@ -105,18 +105,24 @@ class _Channels:
     def without_macs(self, removed: float, *, unpruned: Path) -> tuple[keras.Model, dict[str, Any]]:
         from emb.prune import channels
 
-        prune, before = self.work.context.recipe.prune, channels.macs(opened(unpruned, self.work.context))
+        recipe, before = self.work.context.recipe, channels.macs(opened(unpruned, self.work.context))
         plan = channels.plan_for_macs(
-            self.model, self.worth, removed=removed, scope=prune.scope, multiple=prune.multiple, macs_before=before
+            self.model,
+            self.worth,
+            removed=removed,
+            scope=recipe.prune.scope,
+            multiple=recipe.channel_multiple,
+            macs_before=before,
         )
         return channels.smaller(self.model, plan), plan.to_json()
 
     def search(self, *, cost: Callable[[keras.Model], float], goal: float, **options: Any) -> Found[ChannelPlan]:
         from emb.prune import channels
 
-        prune = self.work.context.recipe.prune
+        recipe = self.work.context.recipe
+        scope, multiple = recipe.prune.scope, recipe.channel_multiple
         return channels.plan_for_goal(
-            self.model, self.worth, scope=prune.scope, multiple=prune.multiple, cost=cost, goal=goal, **options
+            self.model, self.worth, scope=scope, multiple=multiple, cost=cost, goal=goal, **options
         )
 
 

@@ -20,6 +20,8 @@ from emb.prune._search import nearest
 # No group loses more: one that is left without channels ends the network. Tanaka et al. 2020, "Pruning neural networks
 # without any data by iteratively conserving synaptic flow", section 3, call it layer collapse.
 LEAST_KEPT = 0.1
+# A group too narrow to lose a block of as many channels goes in smaller parts; of larger blocks it stays whole.
+NARROW = 16
 # What a count may miss its goal by, as a share of all MACs, before a channel that is worth more goes for one that is
 # worth less.
 NEAR = 0.01
@@ -131,9 +133,9 @@ class Queue:
 def _at_once(group: Group, multiple: int) -> int:
     """How many decisions of a group go together, so that what is left is a multiple.
 
-    Where the group has less than twice the multiple: half of it, or a quarter, and so on.
+    Where the group has less than twice a multiple of at most NARROW: half of it, or a quarter, and so on.
     """
-    while multiple > 1 and sum(map(len, group.channels)) < 2 * multiple:
+    while 1 < multiple <= NARROW and sum(map(len, group.channels)) < 2 * multiple:
         multiple //= 2
     return max(1, multiple // len(group.channels[0]))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from emb.errors import SpecError
 from emb.prune._channel_graph import prunable, trace
 from emb.prune._channel_plan import ChannelPlan, Row, Scope, Scores, kept_of
-from emb.prune._channel_queue import Queue
+from emb.prune._channel_queue import NARROW, Queue
 from emb.prune._criteria import Criterion, check_needs, worth_by_taylor, worth_of_weights
 from emb.prune._search import Found, Search, Try
 from emb.prune._surgery import set_masks, with_masks
@@ -35,6 +36,8 @@ __all__ = [
 _RAW = Pixels()
 # Share of all MACs by which a plan in multiples may miss its goal.
 _MISS = 0.03
+# Share of what a group keeps in blocks of NARROW that it keeps at least in larger ones.
+_LEAST_OF_NARROW = 0.6
 
 
 def scores(
@@ -101,9 +104,11 @@ def plan_for_macs(
 
     scope: "global" removes what is worth least in the whole model, each group's worth divided by its mean; "uniform"
     the same share of every group, to within one channel. Both leave a tenth of every group, and at least one channel.
-    multiple: the number of channels of which every group that loses some keeps a multiple; a group with less than twice
-    as many, a multiple of half of it, or a quarter. Kernels compute channels in blocks: what is left of a block costs
-    as much as all of it. Where that misses the fraction by more than 3 % of the MACs, half of the number is taken.
+    multiple: the number of channels of which every group that loses some keeps a multiple. Kernels compute channels in
+    blocks: what is left of a block costs as much as all of it. Of 16 and less, a group with less than twice as many
+    keeps a multiple of half of it, or a quarter; of more, it stays whole. Where that misses the fraction by more than
+    3 % of the MACs, or takes from some group what others with smaller blocks would lose (less than 0.6 of what it keeps
+    in blocks of 16 is left), half of the number is taken.
     macs_before: what the fraction is of, if not of the model itself: for steps, the MACs before the first one.
     Raises SpecError for another fraction, or one that cannot be reached, ModelError if no channel can go.
     """
@@ -125,7 +130,8 @@ def plan_for_macs(
     left = (1 - removed) * whole
     while multiple > 1:
         plan = Queue.of(model, scores, scope=scope, multiple=multiple).plan_for(left)
-        if abs(plan.macs_after - left) <= _MISS * plan.macs_before:
+        is_near = abs(plan.macs_after - left) <= _MISS * plan.macs_before
+        if is_near and _is_even(plan, model, scores, scope=scope, multiple=multiple):
             return plan
         multiple //= 2
     return queue.plan_for(left)
@@ -147,28 +153,47 @@ def plan_for_goal(
     """The model that meets `cost(model) <= goal` with the fewest MACs removed, by bisection over that fraction.
 
     cost: of a model in any unit, e.g. bytes or microseconds; taken to fall with the MACs. unit: for messages.
-    multiple: see `plan_for_macs`.  per_weight: let the scope "global" remove what is worth least for the weights that
+    multiple: see `plan_for_macs`; half of it is taken as well where no model meets the goal.  per_weight: let the scope "global" remove what is worth least for the weights that
     go with it, which is what a goal in bytes asks for.
     tolerance: a cost between (1 - tolerance) * goal and goal ends the search, as do `most_tries` models.
     Raises SpecError for a goal that is not above 0 or that the smallest model does not meet, telling what it costs.
     """
-    queue = Queue.of(model, scores, scope=scope, multiple=multiple, per_weight=per_weight)
-    search = Search(
-        build=lambda gone: rebuilt(model, queue.graph, queue.kept(gone)),
-        macs=queue.macs,
-        most=len(queue),
-        cost=cost,
-        goal=goal,
-    )
-    gone, best = search.run(
-        name=model.name,
-        unit=unit,
-        least=f"a tenth of the channels of every group left{queue.whole_ones()}",
-        tolerance=tolerance,
-        most_tries=most_tries,
-    )
-    plan = queue.plan(queue.kept(gone))
-    return Found(plan=plan, model=best, cost=search.cost_of(gone), tries=tuple(search.tries))
+    while True:
+        queue = Queue.of(model, scores, scope=scope, multiple=multiple, per_weight=per_weight)
+        search = Search(
+            build=partial(_behind, model, queue), macs=queue.macs, most=len(queue), cost=cost, goal=goal
+        )
+        try:
+            gone, best = search.run(
+                name=model.name,
+                unit=unit,
+                least=f"a tenth of the channels of every group left{queue.whole_ones()}",
+                tolerance=tolerance,
+                most_tries=most_tries,
+            )
+        except SpecError:
+            if multiple <= NARROW:
+                raise
+        else:
+            plan = queue.plan(queue.kept(gone))
+            if _is_even(plan, model, scores, scope=scope, multiple=multiple, per_weight=per_weight):
+                return Found(plan=plan, model=best, cost=search.cost_of(gone), tries=tuple(search.tries))
+        multiple //= 2
+
+
+def _behind(model: keras.Model, queue: Queue, gone: int) -> keras.Model:
+    """The model without the first `gone` steps of the queue."""
+    return rebuilt(model, queue.graph, queue.kept(gone))
+
+
+def _is_even(
+    plan: ChannelPlan, model: keras.Model, scores: Scores, *, scope: Scope, multiple: int, per_weight: bool = False
+) -> bool:
+    """Whether no group of a plan in multiples above NARROW loses what groups too narrow for them would have lost."""
+    if multiple <= NARROW:
+        return True
+    finer = Queue.of(model, scores, scope=scope, multiple=NARROW, per_weight=per_weight).plan_for(plan.macs_after)
+    return all(len(kept) >= _LEAST_OF_NARROW * len(finer.kept[name]) for name, kept in plan.kept.items())
 
 
 def smaller(model: keras.Model, plan: ChannelPlan) -> keras.Model:

@@ -180,8 +180,7 @@ class PruneSpec:
     method: a public name of the registry emb.prune, or "none".  goal: what it shall reach, see emb.spec.pruning.
     criterion: of channels, what one is worth, see emb.prune.channels.  Blocks go by the loss without each.
     scope: "global" compares channels or weights over all layers, "uniform" removes the same share of each.
-    channel_multiple: of which each layer keeps a multiple, see emb.prune.channels; 0 takes 16 where the goal is MACs or
-    a latency, and 1 where it is bytes.
+    channel_multiple: of which each layer keeps a multiple, see Recipe.channel_multiple for what 0 takes.
     steps: of channels, how often some are removed and the model is trained on.
     epochs: of that training, each time; the schedule is a cosine, all else is as in [train].
     learning_rate: its highest value; 0 takes that of [train].
@@ -224,11 +223,6 @@ class PruneSpec:
     def target(self) -> pruning.Goal:
         """The goal as a value. Raises ValueError without a method."""
         return pruning.goal_of(self.method, str(self.goal).removesuffix(".0"))
-
-    @property
-    def multiple(self) -> int:
-        """The channel_multiple that the goal leads to."""
-        return self.channel_multiple or (1 if self.target.kind == "bytes" else _BLOCK)
 
 
 # What the widest kernels take or compute at once.
@@ -352,6 +346,17 @@ class Recipe:
     repair: RepairSpec = field(default_factory=RepairSpec)
     export: ExportSpec = field(default_factory=ExportSpec)
     verify: VerifySpec = field(default_factory=VerifySpec)
+
+    @property
+    def channel_multiple(self) -> int:
+        """Of which a layer that loses channels keeps a multiple, see emb.prune.channels.
+
+        Where prune.channel_multiple does not say it: 1 for a goal in bytes, else what kernels compute at once, which is
+        16 or, where the target's compute more, quantize.maps.
+        """
+        if self.prune.channel_multiple:
+            return self.prune.channel_multiple
+        return 1 if self.prune.target.kind == "bytes" else max(_BLOCK, self.quantize.maps)
 
 
 def _check(*checks: tuple[bool, str]) -> None:

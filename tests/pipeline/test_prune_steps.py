@@ -19,8 +19,8 @@ def test_noise_does_not_make_the_unpruned_model_faster_than_itself(monkeypatch: 
     image = keras.Input((8, 8, 3))
     x = keras.layers.Flatten()(keras.layers.Conv2D(16, 3, name="conv")(image))
     model = keras.Model(image, keras.layers.Dense(4, activation="softmax")(x))
-    prune = SimpleNamespace(method="channels", scope="global", multiple=1)
-    work: Any = SimpleNamespace(context=SimpleNamespace(recipe=SimpleNamespace(prune=prune)))
+    prune = SimpleNamespace(method="channels", scope="global")
+    work: Any = SimpleNamespace(context=SimpleNamespace(recipe=SimpleNamespace(prune=prune, channel_multiple=1)))
     monkeypatch.setattr(prune_steps, "opened", lambda path, context: model)
     monkeypatch.setattr(prune_steps, "_convert", lambda *arguments: Pixels())
     # Whatever is timed takes a tenth of the unpruned model's time.

@@ -179,6 +179,42 @@ def test_a_multiple_too_coarse_for_the_fraction_gives_way(model, scores, removed
     assert 1 - plan.macs_after / plan.macs_before == pytest.approx(removed, abs=0.03)
 
 
+@pytest.fixture(scope="module")
+def wide(made):
+    """wide(a, b, c): three convolutions of 3x3 with so many channels."""
+
+    def make(*channels):
+        def body(layers, x):
+            for name, count in zip("abc", channels, strict=True):
+                x = layers.Conv2D(count, 3, padding="same", name=name)(x)
+            return x
+
+        return made(body)
+
+    return make
+
+
+def test_of_large_blocks_what_is_too_narrow_stays_whole(wide):
+    model = wide(192, 320, 48)
+    plan = channels.plan_for_macs(
+        model, channels.scores(model, criterion="l1"), removed=0.4, scope="global", multiple=64
+    )
+    assert {name: len(kept) for name, kept in plan.kept.items()} == {"a": 128, "b": 256, "c": 48}
+
+
+def test_large_blocks_give_way_where_wide_layers_would_lose_what_narrow_ones_keep(wide):
+    model = wide(60, 320, 60)
+    scores = channels.scores(model, criterion="l1")
+    queue = Queue.of(model, scores, scope="global", multiple=64)
+    alone = queue.plan_for(0.2 * queue.macs(0))
+    assert {name: len(kept) for name, kept in alone.kept.items()} == {"a": 60, "b": 64, "c": 60}
+    plan, finer = (
+        channels.plan_for_macs(model, scores, removed=0.8, scope="global", multiple=multiple) for multiple in (64, 32)
+    )
+    assert plan == finer
+    assert {name: len(kept) for name, kept in plan.kept.items()} == {"a": 32, "b": 128, "c": 32}
+
+
 def test_steps_count_from_the_macs_before_the_first(model, scores):
     before = channels.macs(model)
     half = channels.smaller(model, channels.plan_for_macs(model, scores, removed=0.3, scope="global"))
@@ -284,6 +320,22 @@ class TestGoals:
         )
         assert found.cost <= 40_000
         assert found.cost in [one.cost for one in found.tries]
+
+    @pytest.mark.parametrize(
+        ("left", "counts"),
+        [
+            pytest.param(0.62, {"a": 60, "b": 192, "c": 60}, id="in large blocks"),
+            pytest.param(0.2, {"a": 32, "b": 96, "c": 32}, id="which would take all from b"),
+            pytest.param(0.05, {"a": 16, "b": 48, "c": 16}, id="whose smallest model misses the goal"),
+        ],
+    )
+    def test_blocks_as_large_as_the_goal_allows(self, wide, left, counts):
+        model = wide(60, 320, 60)
+        scores = channels.scores(model, criterion="l1")
+        goal = left * channels.macs(model)
+        found = channels.plan_for_goal(model, scores, scope="global", cost=channels.macs, goal=goal, multiple=64)
+        assert found.cost == channels.macs(found.model) <= goal
+        assert {name: len(kept) for name, kept in found.plan.kept.items()} == counts
 
     def test_a_goal_out_of_reach(self, model, scores):
         with pytest.raises(SpecError) as caught:

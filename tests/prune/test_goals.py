@@ -55,10 +55,15 @@ def test_numbers_of_toml_are_goals_too():
         ("channels:bytes=30kB", [], 1),
         ("channels:bytes=30kB", ["prune.channel_multiple=4"], 4),
         ("channels:0.5", ["prune.channel_multiple=1"], 1),
+        ("channels:0.5", ["quantize.maps=64"], 64),
+        ("channels:0.5", ["quantize.maps=8"], 16),
+        ("channels:latency=3x", ["quantize.maps=64"], 64),
+        ("channels:bytes=30kB", ["quantize.maps=64"], 1),
+        ("channels:0.5", ["quantize.maps=64", "prune.channel_multiple=32"], 32),
     ],
 )
-def test_the_goal_decides_of_what_channels_are_a_multiple(text, assigned, multiple):
-    assert resolve("lenet", overrides={"prune": text}, assignments=assigned).prune.multiple == multiple
+def test_the_goal_and_the_kernels_decide_of_what_channels_are_a_multiple(text, assigned, multiple):
+    assert resolve("lenet", overrides={"prune": text}, assignments=assigned).channel_multiple == multiple
 
 
 def test_none_takes_a_recipes_pruning_back():
