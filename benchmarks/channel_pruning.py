@@ -1,6 +1,7 @@
 """What removing half of the MACs by whole channels gives: MACs, outputs, bytes and time. Prints Markdown.
 
-Usage: python benchmarks/channel_pruning.py [--removed 0.5] [--multiple N] [RECIPE[@WIDTH] ...]      ten minutes on one core
+Usage: python benchmarks/channel_pruning.py [--removed 0.5] [--multiple N] [RECIPE[@WIDTH] ...]
+       ten minutes on one core
 
 Each recipe's network takes 32x32 images and has untrained weights and random statistics in its batch normalizations:
 they decide which channels go, but neither how much is saved nor whether the smaller model computes what the masked one
@@ -91,9 +92,7 @@ def cells(recipe: str, removed: float, multiple: int) -> list[str]:
     return line
 
 
-def network(
-    recipe: str, shape: tuple[int, ...] = SHAPE, classes: int = CLASSES, *, width: float | None = None
-) -> Any:
+def network(recipe: str, shape: tuple[int, ...] = SHAPE, classes: int = CLASSES, *, width: float | None = None) -> Any:
     """The recipe's network, untrained, its normalizations with statistics as a training might leave them."""
     import keras
 

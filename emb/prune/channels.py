@@ -153,16 +153,15 @@ def plan_for_goal(
     """The model that meets `cost(model) <= goal` with the fewest MACs removed, by bisection over that fraction.
 
     cost: of a model in any unit, e.g. bytes or microseconds; taken to fall with the MACs. unit: for messages.
-    multiple: see `plan_for_macs`; half of it is taken as well where no model meets the goal.  per_weight: let the scope "global" remove what is worth least for the weights that
-    go with it, which is what a goal in bytes asks for.
+    multiple: see `plan_for_macs`; of more than 16, half is also taken where no model meets the goal.
+    per_weight: let the scope "global" remove what is worth least for the weights that go with it, which is what a goal
+    in bytes asks for.
     tolerance: a cost between (1 - tolerance) * goal and goal ends the search, as do `most_tries` models.
     Raises SpecError for a goal that is not above 0 or that the smallest model does not meet, telling what it costs.
     """
     while True:
         queue = Queue.of(model, scores, scope=scope, multiple=multiple, per_weight=per_weight)
-        search = Search(
-            build=partial(_behind, model, queue), macs=queue.macs, most=len(queue), cost=cost, goal=goal
-        )
+        search = Search(build=partial(_behind, model, queue), macs=queue.macs, most=len(queue), cost=cost, goal=goal)
         try:
             gone, best = search.run(
                 name=model.name,

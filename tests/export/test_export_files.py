@@ -94,6 +94,7 @@ onnx.export(model, Path(sys.argv[2] + ".onnx"))
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_write_the_same_bytes(built: Any, tmp_path: Path) -> None:
     built("inception").save(tmp_path / "model.keras")
     digests = []

@@ -20,7 +20,7 @@ ROOT = HERE.parent.parent
     [
         pytest.param("3.11", True, marks=pytest.mark.long),
         pytest.param("3.12", False, marks=pytest.mark.long),
-        ("3.13", False),
+        pytest.param("3.13", False, marks=pytest.mark.long),
     ],
 )
 def test_pip_resolves(python: str, has_tflite_runtime: bool):

@@ -118,6 +118,7 @@ def test_the_backend_is_part_of_the_key(emb, trained):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_devices_come_close_to_one(emb, trained):
     report = json.loads(emb.run(*TRAIN, "--devices", "2", "--output", "two", "--json", XLA_FLAGS=TWO_DEVICES).stdout)
     assert report["devices"] == 2

@@ -14,12 +14,8 @@ from emb.zoo import ZOO
 
 pytestmark = pytest.mark.slow
 
-# One of each builder, but for DenseNet and the later Inceptions, which take minutes; `make test-family` builds the
-# others.
-IN_CI = {
-    "alexnet-cifar10", "googlenet", "lenet", "mlp-deep", "mnist-best", "mnist-cnn",
-    "overfeat-cifar10", "resnet20-cifar10", "vgg16",
-}  # fmt: skip
+# A few minutes in all: of fully connected, of plain and of residual networks; `make test-family` builds the others.
+IN_CI = {"alexnet-cifar10", "lenet", "mlp-deep", "mnist-cnn", "resnet20-cifar10"}
 
 # Eight epochs teach most of them enough, and a GoogLeNet, whose epochs take long, knows most digits after four. A
 # network that guesses changes its guess with every rounding, so that these need more: very deep ones at a quarter of
@@ -80,10 +76,8 @@ BRIEFLY = {
 }
 
 
-def test_ci_builds_a_recipe_of_every_builder():
+def test_those_in_ci_are_there():
     assert set(recipe_names()) >= IN_CI
-    built = {load_recipe(name).model.builder for name in IN_CI}
-    assert built == set(ZOO.names()) - {"densenet", "inception-v2", "inception-v3", "inception-v4"}
 
 
 def _narrow(builder):

@@ -134,6 +134,7 @@ def test_bytes_are_met_by_the_file_itself(emb):
     assert f"{int8(report)[0]['bytes']:,} bytes as int8 .tflite" in report["pruning"]["reached"]
 
 
+@pytest.mark.long
 def test_latency_is_met_beside_the_unpruned_model(emb):
     """Of 64 to 256 channels: kernels for 64 of them at once take fewer as long, pruned or not."""
     report = emb.json(
@@ -198,6 +199,7 @@ def test_fine_tuning_on_jax(emb, prune):
     assert report["pruning"]["epochs"] == 1
 
 
+@pytest.mark.long
 def test_an_interrupted_pruning_ends_with_the_same_bytes(emb, halved, tmp_path):
     fresh = type(emb)(tmp_path)
     command = ("build", "lenet", *TRAIN, *HALVED, "--json")

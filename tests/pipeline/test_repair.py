@@ -191,7 +191,11 @@ def test_what_cannot_be_repaired_ends_in_the_error(emb: Any, hard: tuple[Path, P
     ("recipe", "assignments"),
     [
         ("lenet", ("train.epochs=4",)),
-        ("resnet8-cifar10", ("train.epochs=12", "model.arguments.width=0.25", "input.shape=[16,16,1]")),
+        pytest.param(
+            "resnet8-cifar10",
+            ("train.epochs=12", "model.arguments.width=0.25", "input.shape=[16,16,1]"),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_training_with_the_rounding_keeps_integers_and_accuracy(

@@ -164,6 +164,7 @@ def test_two_share_a_search_on_postgresql_and_one_is_killed(own: Any, postgresql
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_database_that_goes_away_loses_nothing(own: Any, searched: dict[str, Any], postgresql: Any) -> None:
     """The first trials are those in the cache; the others take longer than a server to stop."""
     asked = (*SHORT, *SPACE, "--constraint", "bytes<=1kB", "--storage", postgresql.url, "--output", "gone")

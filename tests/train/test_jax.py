@@ -84,6 +84,7 @@ print("held", len(specs))
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_trains_and_resumes_under_jax():
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
