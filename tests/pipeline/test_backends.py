@@ -171,11 +171,8 @@ def test_a_training_that_is_killed_is_one_error(emb):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "number",
-    [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL],
-    ids=["ctrl-c", "kill"],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
 def test_the_worker_ends_with_its_parent_and_the_training_resumes(emb, number):
     seed = str(20 + number)
     process, worker = _begun(emb, seed)

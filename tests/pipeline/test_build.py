@@ -214,6 +214,7 @@ def test_nothing_but_json_on_stdout_and_no_chatter_on_stderr(emb):
         assert word not in done.stderr
 
 
+@pytest.mark.long
 def test_a_terminal_shows_bars_and_no_chatter_either(emb, built):
     """In a pseudo-terminal of its own."""
     import os

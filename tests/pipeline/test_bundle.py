@@ -176,6 +176,7 @@ def test_images_get_the_classes_that_emb_gives(emb: Any, bundles: Any, tmp_path:
     assert words.startswith(f"{names[0]}: 3 ")
 
 
+@pytest.mark.long
 def test_colours_sides_of_two_lengths_and_channels_first(emb: Any, tmp_path: Path) -> None:
     """A model that was not trained will do: its answers are compared, not believed."""
     emb.json(
@@ -456,6 +457,7 @@ def test_sums_that_another_processor_may_round_otherwise(emb: Any, sum_of_sums: 
     emb.run("bundle", "summed", "--target", "rpi4")
 
 
+@pytest.mark.long
 def test_sums_of_residual_blocks_are_the_same_everywhere(emb: Any) -> None:
     emb.run(
         "build", "resnet8-cifar10", "--no-train", "--data", "digits", "--set", "model.arguments.width=0.25",

@@ -80,6 +80,7 @@ def test_without_a_compiler_the_report_says_how_to_compile(emb: Any) -> None:
     assert not list((emb.home / "plain").glob("*_edgetpu.tflite"))
 
 
+@pytest.mark.long
 def test_forms_are_taken_and_said(emb: Any) -> None:
     call = (
         "build", "alexnet-cifar10", "--no-train", "--data", "digits", "--format", "tflite", "--target", "coral-usb-pc",

@@ -40,6 +40,7 @@ def second(emb):
     return emb.json("build", "lenet", "--epochs", "2", "--seed", "1", "--format", "tflite", "--output", "second")
 
 
+@pytest.mark.long
 def test_an_ensemble_averages_probabilities(emb, built, second):
     report = emb.json("bench", f"built/{FILES[0]}", "second", "--ensemble", "--runtime", "litert")
     test = _digits((28, 28, 1))

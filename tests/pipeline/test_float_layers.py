@@ -304,6 +304,7 @@ def test_what_others_say_of_such_a_file(repaired: dict[str, Any], emb: Any) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_layer_that_integers_cannot_compute(emb: Any, tmp_path: Path) -> None:
     import keras
 

@@ -79,6 +79,7 @@ def test_the_plan_is_beside_the_report(emb, halved):
     assert "the unpruned model as teacher" in page
 
 
+@pytest.mark.long
 def test_the_unpruned_model_is_the_one_of_the_build_without_pruning(emb, halved):
     told = emb.run("build", "lenet", *TRAIN).stderr
     assert "epoch" not in told
@@ -103,6 +104,7 @@ def test_as_many_zeros_as_asked_for_also_in_int8(emb):
     assert "it saves what gzip makes of the file, no more" in told
 
 
+@pytest.mark.long
 def test_two_of_four_also_in_int8(emb):
     report = build(emb, "magnitude:2:4", "--prune-epochs", "2", "--set", "train.ema_momentum=0.9")
     assert set(report["pruning"]["left_whole"]) == {"conv1", "conv2"}
@@ -285,6 +287,7 @@ def test_distilling_without_pruning(emb):
     )
 
 
+@pytest.mark.long
 def test_emb_train_trains_what_is_pruned_later(emb, halved):
     (emb.home / "half.toml").write_text(
         '[model]\nbuilder = "lenet"\n[input]\nshape = [28, 28, 1]\n[train]\nepochs = 1\n'

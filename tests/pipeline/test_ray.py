@@ -102,6 +102,7 @@ def test_a_killed_node_costs_no_trial_and_doubles_none(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_node_with_a_store_of_its_own_gets_what_there_is_and_gives_what_it_makes(
     emb: Any, here: dict[str, Any], cluster: Any, tmp_path: Path
 ) -> None:

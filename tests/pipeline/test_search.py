@@ -146,6 +146,7 @@ def test_where_no_trial_can_be_built_the_reason_is_told(own: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_share_a_search_on_postgresql_and_one_is_killed(own: Any, postgresql: Any) -> None:
     """No trial lost or doubled; with a cache of its own, so that each is really trained."""
     asked = (*SHORT, *SPACE, "--epochs", "1", "--jobs", "1", "--constraint", "bytes<=1kB", "--storage", postgresql.url)

@@ -248,8 +248,9 @@ def _bright_quadrants(count):
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("alexnet", {}), pytest.param("overfeat", {}, marks=pytest.mark.long), ("vgg", {"depth": 19})],
+    [("alexnet", {}), ("overfeat", {}), ("vgg", {"depth": 19})],
 )
+@pytest.mark.long
 def test_without_batch_normalization_it_learns_from_its_first_weights(name, arguments):
     import keras
 
