@@ -71,6 +71,7 @@ bench: .venv/dev bench-peers
 	$(BIN)/python benchmarks/activation_memory.py
 	$(BIN)/python benchmarks/hard_model.py --data mnist --epochs 3
 	$(BIN)/python benchmarks/channel_pruning.py
+	$(BIN)/python benchmarks/qat.py
 	$(BIN)/python benchmarks/packed_pixels.py
 	$(BIN)/python benchmarks/official_tool.py
 
