@@ -71,7 +71,7 @@ bench: .venv/dev bench-peers
 	$(BIN)/python benchmarks/activation_memory.py
 	$(BIN)/python benchmarks/hard_model.py --data mnist --epochs 3
 	$(BIN)/python benchmarks/channel_pruning.py
-	$(BIN)/python benchmarks/qat.py
+	$(BIN)/python benchmarks/qat.py --epochs 1 --width 0.25 --qat-epochs 1
 	$(BIN)/python benchmarks/packed_pixels.py
 	$(BIN)/python benchmarks/official_tool.py
 

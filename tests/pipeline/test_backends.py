@@ -110,6 +110,7 @@ def test_jax_trains_and_tensorflow_exports(emb, trained):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_backend_is_part_of_the_key(emb, trained):
     told = emb.run("train", "lenet", "--epochs", "3", "--output", "other", KERAS_BACKEND="tensorflow").stderr
     assert "epoch 1/3" in told
@@ -138,7 +139,7 @@ def test_two_devices_come_close_to_one(emb, trained):
             {"XLA_FLAGS": TWO_DEVICES},
             "a batch of 33 images does not split evenly over 2 devices",
         ),
-        (("--set", "train.learning_rate=1e30"), {}, "the training diverged"),
+        pytest.param(("--set", "train.learning_rate=1e30"), {}, "the training diverged", marks=pytest.mark.long),
     ],
 )
 def test_what_is_wrong_in_the_worker_is_one_error_here(emb, arguments, environment, message):

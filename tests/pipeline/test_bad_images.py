@@ -12,7 +12,7 @@ from emb.pipeline.engine import Engine
 from emb.pipeline.plan import plan
 from emb.pipeline.request import data_request, resolve
 
-BUILD = ("build", "lenet", "--data", "pets", "--set", "input.shape=[28,28,1]", "--epochs", "1", "--format", "tflite")
+BUILD = ("build", "lenet", "--data", "pets", "--set", "input.shape=[28,28,1]", "--epochs", "4", "--format", "tflite")
 
 
 @pytest.fixture
