@@ -161,6 +161,7 @@ def test_without_jax_there_is_one_error_with_the_fix(emb, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_is_killed_is_one_error(emb):
     process, worker = _begun(emb, "11")
     os.kill(worker, signal.SIGKILL)

@@ -190,6 +190,7 @@ def test_the_document(emb: Any, built: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_of_a_build_a_runtime_measures_what_it_runs(emb: Any, built: Any) -> None:
     arguments = ("--threads", "1", "--rounds", "1")
     report = emb.json("bench", "built", "--runtime", "onnxruntime", *arguments)

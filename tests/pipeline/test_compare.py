@@ -115,6 +115,7 @@ def test_two_builds_are_compared_file_by_file(emb: Any, built: Any, second: Any,
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_file_is_as_right_as_itself(emb: Any, built: Any) -> None:
     call = ("bench", f"built/{FILE}", f"built/{FILE}", "--compare", "--runtime", "litert")
     (pair,) = emb.json(*call)["pairs"]

@@ -126,6 +126,7 @@ def test_where_nothing_keeps_the_constraints_the_nearest_is_named(own: Any, sear
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_where_no_trial_can_be_built_the_reason_is_told(own: Any) -> None:
     (own.home / "tiny.toml").write_text((Path("targets") / "rp2040.toml").read_text().replace("270_336", "2_000"))
     arguments = (

@@ -183,6 +183,7 @@ def test_bad_input(emb: Any, arguments: tuple[str, ...], message: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_the_first_layer_is_made_for_the_target_s_kernels(emb: Any) -> None:
     short = ("--epochs", "1", "--data", "digits", "--quantize", "int8")
     packed = emb.json("build", "lenet", *short, "--target", "linux-x86-64", "--output", "packed")

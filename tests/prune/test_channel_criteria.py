@@ -203,6 +203,7 @@ print(keras.backend.backend(), *scores.groups["a"], *scores.groups["b"], float(n
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_same_under_jax(model, tmp_path):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
