@@ -86,13 +86,13 @@ def rows(name: str, arguments: argparse.Namespace, directory: Path) -> Iterator[
     recipe = json.loads((directory / "manifest.json").read_text())["recipe"]
     test = test_split(recipe, arguments.data_dir)
     floating = classes("litert", directory / f"{name}-float32.tflite", test) == test.labels
+    floats = float_tensors(directory / f"{name}-{TRAINED}.tflite")
     for runtime, suffix in RUNTIMES.items():
         right = {
             scheme: classes(runtime, directory / f"{name}-{scheme}.{suffix}", test) == test.labels
             for scheme in (POST_TRAINING, TRAINED)
         }
         words = verdict(right[TRAINED], {POST_TRAINING: right[POST_TRAINING]})
-        floats = float_tensors(directory / f"{name}-{TRAINED}.tflite")
         shares = [f"{100 * float(one.mean()):.2f}" for one in (floating, *right.values())]
         cells = [trained(recipe, weights), runtime, *shares, words, str(floats)]
         yield runtime, not (floats or words.startswith("worse")), cells

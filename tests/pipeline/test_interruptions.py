@@ -43,7 +43,7 @@ def whole_or_absent(emb) -> None:
 
 def test_kill_at_random_moments(fresh):
     moments = random.Random(0)
-    for _ in range(3):
+    for _ in range(4):
         process = start(fresh)
         try:
             process.wait(timeout=moments.uniform(0.5, 12))

@@ -59,6 +59,7 @@ def lines_of(text: str) -> list[list[str]]:
 def test_the_figures_stand_in_the_page_without_scripts(page: Path, rows: list[dict[str, Any]]) -> None:
     lines = lines_of(page.read_text(encoding="utf-8"))
     assert len(lines) == len(rows)
+    assert any(line[10] != "–" for line in lines)
     for line, row in zip(lines, rows, strict=True):
         assert line[:4] == [row["build"], row["file"], row["runtime"], f"{row['bytes']:,}"]
         if row["accuracy"] is None:

@@ -66,7 +66,7 @@ def _step(kind: str, x: Any, rng: np.random.Generator) -> Any:
     return layers.AveragePooling2D(2, 1, padding="same")(x)
 
 
-@settings(max_examples=12)
+@settings(max_examples=20)
 @given(
     steps=st.lists(st.sampled_from(_STEPS), min_size=1, max_size=7),
     flat=st.booleans(),
