@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Containers often have it set. Every process would compile TensorFlow anew, ten seconds long.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: lenet test test-fast test-family test-long test-board board board-stop check golden docs screenshots bench bench-peers lock clean help
 
