@@ -36,7 +36,10 @@ def verdict(ours: NDArray[np.bool_], peers: Mapping[str, NDArray[np.bool_]]) -> 
         word = "best"
     else:
         word = "equal"
-    return f"{word}: {ahead[strongest]:+d} images against {strongest}, p = {chances[strongest]:.2g}"
+    p_value = chances[strongest]
+    # What a float cannot hold is not 0.
+    shown = f"p = {p_value:.2g}" if p_value else "p < 1e-300"
+    return f"{word}: {ahead[strongest]:+d} images against {strongest}, {shown}"
 
 
 def chance(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

@@ -57,5 +57,10 @@ def test_a_difference_that_may_be_chance() -> None:
     assert module.verdict(ours, {"x": theirs}) == "equal: -2 images against x, p = 0.75"
 
 
+def test_a_chance_too_small_for_a_float_is_not_zero() -> None:
+    ours, theirs = pair(1, 3000, 1, 1)
+    assert module.verdict(ours, {"x": theirs}) == "best: +2999 images against x, p < 1e-300"
+
+
 def test_without_a_peer_there_is_no_verdict() -> None:
     assert module.verdict(np.ones(3, dtype=bool), {}) == "no peer"

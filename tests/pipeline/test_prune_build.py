@@ -117,6 +117,7 @@ def test_two_of_four_also_in_int8(emb):
     assert int8(report)[0]["gzip_bytes"] < 0.85 * report["pruning"]["unpruned"]["gzip_bytes"]
 
 
+@pytest.mark.long
 def test_sixteen_integers_in_a_layer(emb):
     report = build(emb, "cluster:16", "--prune-epochs", "2")
     assert {layer["after"] <= 16 for layer in report["pruning"]["layers"]} == {True}

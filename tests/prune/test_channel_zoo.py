@@ -101,7 +101,8 @@ _OTHERS = ("inception-v3", "inception-v4", "lenet", "mlp", "mnist-cnn", "mnist-d
 
 
 @pytest.mark.parametrize(
-    "builder", [pytest.param(name, marks=pytest.mark.family) if name == "inception-v4" else name for name in _OTHERS]
+    "builder",
+    [pytest.param(name, marks=pytest.mark.family) if name.startswith("inception") else name for name in _OTHERS],
 )
 def test_the_others_of_the_zoo(builder, scramble):
     narrow = {"width": 0.25} if "width" in signature(ZOO.get(builder).build).parameters else {}
