@@ -1,7 +1,9 @@
 """Folds every BatchNormalization into the convolution or dense layer beside it. Exact, or not at all.
 
-What no neighbour can take in (in DenseNet, the one between a concatenation and ReLU) can become a depthwise convolution
-of one tap: one operation of integers with a scale for each channel, instead of a product and a sum with one for all.
+What no neighbour can take in, as ReLU stands between (in DenseNet, behind every concatenation), becomes a ReLU with a
+limit for each channel, and the convolution behind it takes the rest; in an exported file it is one comparison of
+integers. What is left then becomes a depthwise convolution of one tap: one operation of integers with a scale for each
+channel, instead of a product and a sum with one for all.
 """
 
 from __future__ import annotations
@@ -28,6 +30,10 @@ from emb.export._fold import (
 
 if TYPE_CHECKING:
     import keras
+
+# How many times the median of a normalization's scales the largest may be if a convolution is to take them in: its
+# weights share one step for all input channels, so that two of seven bits may go. No more than that was measured.
+LARGEST_SPREAD = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,21 @@ class _Plan:
     gone: set[int] = field(default_factory=set)
     before: dict[int, Affine] = field(default_factory=dict)
     behind: dict[int, Affine] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rectified:
+    """A BatchNormalization and the ReLU and convolution that alone read it, one behind the other."""
+
+    norm: Any
+    relu: Any
+    convolution: Any
+    affine: Affine
+
+
+def folded_batch_norms(model: keras.Model) -> keras.Model:
+    """The same function, each BatchNormalization in the cheapest form there is for it in integers."""
+    return with_one_tap(with_channel_relus(without_batch_norms(model)))
 
 
 def without_batch_norms(model: keras.Model) -> keras.Model:
@@ -91,6 +112,95 @@ def without_batch_norms(model: keras.Model) -> keras.Model:
     for old, new in changed:
         before, behind = plan.before.get(id(old), IDENTITY), plan.behind.get(id(old), IDENTITY)
         new.set_weights([weight.astype(np.float32) for weight in _weights(old, before=before, behind=behind)])
+    return clone
+
+
+def with_channel_relus(model: keras.Model) -> keras.Model:
+    """The same function, BatchNormalization and ReLU before a convolution as ChannelReLU; or the model itself.
+
+    relu(s x + b) = s relu(x + b / s) for a scale s > 0, which the convolution's weights take in. Not where a scale is
+    not above 0, or where scales of the channels differ so much that the convolution's integer weights would suffer;
+    and not before padding, as `with_limits_kept` makes a difference of it. Layers that stay as they are are shared with
+    the model, which is not changed.
+    """
+    import keras
+
+    from emb.layers import ChannelReLU
+
+    if not is_functional(model):
+        return model
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    found = _rectified(model)
+    affines = {id(one.norm): one.affine for one in found}
+    gone = {id(one.relu) for one in found}
+    scales = {id(one.convolution): Affine(scale=one.affine.scale, offset=np.zeros(1)) for one in found}
+    inner = {id(layer): with_channel_relus(layer) for layer in model.layers if isinstance(layer, keras.Model)}
+    if not found and all(inner[id(layer)] is layer for layer in model.layers if id(layer) in inner):
+        return model
+    made: dict[int, Any] = {}
+
+    def copied(layer: Any) -> Any:
+        if id(layer) in affines:
+            return made.setdefault(id(layer), ChannelReLU(name=layer.name))
+        if id(layer) in scales:
+            return made.setdefault(id(layer), type(layer).from_config(layer.get_config() | {"use_bias": True}))
+        return inner.get(id(layer), layer)
+
+    def called(layer: Any, *inputs: Any, **arguments: Any) -> Any:
+        if id(layer) in gone:
+            return inputs[0]
+        # A normalization takes a mask, too.
+        return layer(inputs[0]) if isinstance(layer, ChannelReLU) else layer(*inputs, **arguments)
+
+    clone = keras.models.clone_model(model, clone_function=copied, call_function=called, recursive=False)
+    for one in found:
+        limit = -one.affine.offset / one.affine.scale
+        made[id(one.norm)].set_weights([limit.reshape(1, 1, 1, -1).astype(np.float32)])
+        weights = _weights(one.convolution, before=scales[id(one.convolution)], behind=IDENTITY)
+        made[id(one.convolution)].set_weights([weight.astype(np.float32) for weight in weights])
+    return clone
+
+
+def with_limits_kept(model: keras.Model) -> keras.Model:
+    """The same function, each ChannelReLU with its limit kept and the convolution's bias so much less.
+
+    Layers that stay as they are are shared with the model, which is not changed; it is given back if there are none.
+    """
+    import keras
+
+    from emb.layers import ChannelReLU
+
+    if not is_functional(model):
+        return model
+    graph = _graph(model)
+    relus = [call for call in graph.calls if type(call.operation) is ChannelReLU and not call.operation.keeps_limit]
+    readers = {id(call.operation): graph.next(call) for call in relus}
+    behind = {
+        id(reader.operation): layer
+        for layer, reader in readers.items()
+        if reader is not None and _is_unpadded_convolution(reader.operation)
+    }
+    limits = {id(layer): layer for layer in model.layers if id(layer) in behind.values()}
+    inner = {id(layer): with_limits_kept(layer) for layer in model.layers if isinstance(layer, keras.Model)}
+    if not limits and all(inner[id(layer)] is layer for layer in model.layers if id(layer) in inner):
+        return model
+    made: dict[int, Any] = {}
+
+    def copied(layer: Any) -> Any:
+        if id(layer) in limits or id(layer) in behind:
+            changes = {"keeps_limit": True} if id(layer) in limits else {"use_bias": True}
+            return made.setdefault(id(layer), type(layer).from_config(layer.get_config() | changes))
+        return inner.get(id(layer), layer)
+
+    clone = keras.models.clone_model(model, clone_function=copied, recursive=False)
+    for layer in model.layers:
+        if id(layer) in limits:
+            made[id(layer)].set_weights(layer.get_weights())
+        elif id(layer) in behind:
+            limit = array(limits[behind[id(layer)]].limit).reshape(-1)
+            weights = _weights(layer, before=Affine(scale=np.ones(1), offset=-limit), behind=IDENTITY)
+            made[id(layer)].set_weights([weight.astype(np.float32) for weight in weights])
     return clone
 
 
@@ -135,6 +245,31 @@ def with_one_tap(model: keras.Model) -> keras.Model:
     return clone
 
 
+def _rectified(model: keras.Model) -> list[_Rectified]:
+    graph, scalings = _graph(model), _leading(model)
+    found = []
+    for call in graph.calls:
+        norm = call.operation
+        if not _is_batch_norm(norm) or id(norm) in scalings or not graph.is_called_once(norm):
+            continue
+        relu = graph.next(call)
+        reader = graph.next(relu) if relu is not None and _is_relu(relu.operation) else None
+        shape = tuple(call.input_tensors[0].shape)
+        affine = through(norm, IDENTITY, shape[1:])
+        if reader is None or affine is None or len(shape) != 4 or not _is_unpadded_convolution(reader.operation):
+            continue
+        if affine.scale.min() > 0 and affine.scale.max() <= LARGEST_SPREAD * np.median(affine.scale):
+            found.append(_Rectified(norm=norm, relu=relu.operation, convolution=reader.operation, affine=affine))
+    return found
+
+
+def _is_unpadded_convolution(layer: Any) -> bool:
+    from keras import layers
+
+    is_plain = is_convolution(layer) and type(layer) is not layers.DepthwiseConv2D
+    return is_plain and _has_weights(layer) and (layer.padding == "valid" or tuple(layer.kernel_size) == (1, 1))
+
+
 def _leading(model: keras.Model) -> set[int]:
     """Ids of the layers that do nothing but scale the image, up to the first of another kind."""
     found: set[int] = set()
@@ -147,18 +282,21 @@ def _leading(model: keras.Model) -> set[int]:
     return found
 
 
-def _planned(model: keras.Model) -> _Plan:
+def _graph(model: keras.Model) -> _Graph:
     calls = calls_of(model)
     readers: dict[int, list[Any]] = {}
     for call in calls:
         for tensor in call.input_tensors:
             readers.setdefault(id(tensor), []).append(call)
-    graph = _Graph(calls=calls, readers=readers, outer=frozenset(id(tensor) for tensor in model.outputs))
-    plan = _Plan()
-    for call in calls:
+    return _Graph(calls=calls, readers=readers, outer=frozenset(id(tensor) for tensor in model.outputs))
+
+
+def _planned(model: keras.Model) -> _Plan:
+    graph, plan = _graph(model), _Plan()
+    for call in graph.calls:
         if _has_weights(call.operation) and _is_linear(call.operation) and graph.is_called_once(call.operation):
             _fold_backwards(call, graph, plan)
-    for call in calls:
+    for call in graph.calls:
         if _is_batch_norm(call.operation) and id(call.operation) not in plan.gone:
             _fold_forwards(call, graph, plan)
     return plan
@@ -226,3 +364,12 @@ def _is_batch_norm(layer: Any) -> bool:
     from keras import layers
 
     return type(layer) is layers.BatchNormalization
+
+
+def _is_relu(layer: Any) -> bool:
+    import keras
+    from keras import layers
+
+    if type(layer) is layers.Activation:
+        return layer.activation is keras.activations.relu
+    return type(layer) is layers.ReLU and layer.max_value is None and not (layer.negative_slope or layer.threshold)

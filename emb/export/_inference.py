@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.errors import ExportError, ModelError
-from emb.export._batch_norm import with_one_tap, without_batch_norms
+from emb.export._batch_norm import folded_batch_norms, with_limits_kept
 from emb.export._fold import IDENTITY, Affine, folded
 from emb.spec.contract import Pixels
 
@@ -64,7 +64,7 @@ def as_function(model: keras.Model, *, pixels: Pixels) -> tuple[Any, list[NDArra
             fix="save the model, and export it in a process with KERAS_BACKEND=tensorflow",
         )
     shape = image_shape(model)
-    model = with_one_tap(without_batch_norms(in_float32(model)))
+    model = with_limits_kept(folded_batch_norms(in_float32(model)))
     is_raw = pixels == Pixels()
     before = IDENTITY if is_raw else Affine(scale=np.full(1, pixels.scale), offset=np.full(1, pixels.offset))
     call = folded(model, before)

@@ -2,7 +2,8 @@
 
 In the plain form no model lies within a model, no layer has an activation of its own, dropout is gone, and every
 BatchNormalization and leading scaling that can go into a neighbour's weights is there; what is left of the former is a
-depthwise convolution of one tap. It is the form whose weights are the exported file's weights. Knows no quantization.
+ChannelReLU, or a depthwise convolution of one tap. It is the form whose weights are the exported file's weights.
+Knows no quantization.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emb.errors import EmbError, ModelError
-from emb.export._batch_norm import with_one_tap, without_batch_norms
+from emb.export._batch_norm import folded_batch_norms
 from emb.export._fold import (
     IDENTITY,
     array,
@@ -38,7 +39,7 @@ def plain(model: keras.Model) -> keras.Model:
     """
     image_shape(model)
     try:
-        return _of_new_layers(_without_scaling(with_one_tap(without_batch_norms(_flat(in_float32(model))))))
+        return _of_new_layers(_without_scaling(folded_batch_norms(_flat(in_float32(model)))))
     except EmbError:
         raise
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:

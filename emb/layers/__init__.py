@@ -5,10 +5,12 @@ Importing this package imports keras and registers them all.
 """
 
 from emb.layers.channel_padding import ChannelPadding
+from emb.layers.channel_relu import ChannelReLU
 from emb.layers.channel_split import ChannelSplit
 from emb.layers.fake_quantization import (
     FakeQuantization,
     QuantizedBatchNormalization,
+    QuantizedChannelReLU,
     QuantizedConv2D,
     QuantizedDense,
     QuantizedDepthwiseConv2D,
@@ -19,12 +21,14 @@ from emb.layers.local_response_norm import LocalResponseNormalization
 
 __all__ = [
     "ChannelPadding",
+    "ChannelReLU",
     "ChannelSplit",
     "FakeQuantization",
     "GroupedConv2D",
     "L2Pooling2D",
     "LocalResponseNormalization",
     "QuantizedBatchNormalization",
+    "QuantizedChannelReLU",
     "QuantizedConv2D",
     "QuantizedDense",
     "QuantizedDepthwiseConv2D",

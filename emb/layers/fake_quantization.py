@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from emb.layers.channel_relu import ChannelReLU
+
 LEVELS = 256
 
 
@@ -166,6 +168,32 @@ class QuantizedBatchNormalization(keras.layers.BatchNormalization):
         """(scale, offset), each (channels,), that inference multiplies by and adds."""
         scale = ops.rsqrt(self.moving_variance + self.epsilon) * (self.gamma if self.scale else 1.0)
         return scale, (self.beta if self.center else 0.0) - self.moving_mean * scale
+
+
+@keras.saving.register_keras_serializable(package="emb")
+class QuantizedChannelReLU(ChannelReLU):
+    """A ChannelReLU whose limits lie on the grid of x's integers, from which an integer graph chooses the larger ones.
+
+    What rounding a limit moves on the average is taken back: half of it, as if every second value lay below the limit;
+    all of it where the limit is above the range, nothing where it is below. An integer file has that in a bias.
+    lowest, highest: of x, in variables that do not train. Nothing rounds while both are 0, or `enabled` is.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        self.lowest, self.highest = (
+            self.add_weight(shape=(), initializer="zeros", trainable=False, name=name) for name in ("lowest", "highest")
+        )
+        self.enabled = self.add_weight(shape=(), initializer="ones", trainable=False, name="enabled")
+
+    def call(self, inputs: Any) -> Any:
+        lowest, highest, limit = self.lowest.value, self.highest.value, self.limit.value
+        on_grid = on_range(limit, lowest, ops.maximum(highest, lowest + np.float32(1e-6)))
+        share = ops.where(limit > highest, 1.0, ops.where(limit < lowest, 0.0, 0.5))
+        rounded_limit = limit + ops.stop_gradient(on_grid - limit)
+        moved = share * ops.stop_gradient(on_grid - limit)
+        is_rounded = ops.logical_and(self.enabled.value > 0, highest > lowest)
+        return ops.where(is_rounded, ops.maximum(inputs, rounded_limit) - limit - moved, ops.relu(inputs - limit))
 
 
 def _on_own_range(values: Any) -> Any:

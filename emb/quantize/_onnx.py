@@ -19,6 +19,7 @@ from emb.quantize import _onnx_graph as og
 from emb.quantize._calibration import checked_images
 from emb.quantize._known import KnownRange, moments, recognized
 from emb.quantize._onnx_border import check_integer_only, quantized_input, uint8_border, with_activations
+from emb.quantize._onnx_limits import limits_to_stand_ins, stand_ins_to_limits
 from emb.quantize._onnx_names import shorten
 from emb.quantize._onnx_packing import pack_pixels
 from emb.quantize._onnx_rewrite import (
@@ -98,10 +99,12 @@ def _static(
         ranges |= recognized(known, moments(run()))
     ranges |= tanh_ranges(model, kept=kept)
     ranges[value.name] = input_code(pixels, lowest=0).range(lowest=0, highest=255)
+    limits = limits_to_stand_ins(model, ranges, kept=kept)
     functions = functions_to_stand_ins(model, kept=kept)
     with _without_log():
         model = _with_equal_sums(model, ranges, kept=kept)
     stand_ins_to_tables(model.graph, functions)
+    stand_ins_to_limits(model.graph, limits)
     tanh_to_sigmoid(model.graph, kept=kept)
     quantized_input(model.graph, ranges[value.name])
     og.order(model.graph)

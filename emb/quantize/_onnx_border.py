@@ -78,7 +78,9 @@ def check_integer_only(graph: Any, scheme: Scheme, *, kept: Collection[str] = ()
     value = model_input(graph)
     faults = []
     for node in graph.node:
-        if node.op_type in (_Q, _DQ) or node.output[0] in kept or _reads_table(node, held, writers, readers):
+        if node.op_type in (_Q, _DQ) or node.output[0] in kept:
+            continue
+        if _reads_table(node, held, writers, readers) or _compares_integers(node, held, writers):
             continue
         sources = [name for name in node.input if name in writers or name == value.name]
         floats = [name for name in sources if name == value.name or writers[name].op_type != _DQ]
@@ -92,6 +94,15 @@ def check_integer_only(graph: Any, scheme: Scheme, *, kept: Collection[str] = ()
             why="\n       ".join(faults),
             fix="replace the layers behind these operations, or choose dynamic or float16",
         )
+
+
+def _compares_integers(node: Any, held: dict[str, Any], writers: dict[str, Any]) -> bool:
+    """Whether it is a Max of 8-bit integers with constants; see _onnx_limits."""
+    import onnx
+
+    constants = [held[name].data_type for name in node.input if name in held]
+    sources = [writers[name].op_type for name in node.input if name in writers]
+    return node.op_type == "Max" and constants == [onnx.TensorProto.UINT8] and _DQ not in sources
 
 
 def _reads_table(node: Any, held: dict[str, Any], writers: dict[str, Any], readers: dict[str, list[Any]]) -> bool:

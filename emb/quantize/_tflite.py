@@ -24,6 +24,7 @@ from emb.quantize._ranges import Activations, Range, calibrate, input_code, inpu
 from emb.quantize._tflite_activations import activations
 from emb.quantize._tflite_float16 import weights_to_float16
 from emb.quantize._tflite_islands import beside, close_islands
+from emb.quantize._tflite_limits import limits_to_integers
 from emb.quantize._tflite_packing import pack_pixels
 from emb.quantize._tflite_parts import drop_unused_buffers
 from emb.quantize._tflite_uint8 import uint8_border
@@ -94,18 +95,20 @@ def _static(
         return activations(path, images, frozenset(ranks))
 
     is_16 = scheme.activations == "int16"
-    ranges = calibrate(run, method=method, levels=65_536 if is_16 else 256, symmetric=is_16)
+    levels = 65_536 if is_16 else 256
+    ranges = calibrate(run, method=method, levels=levels, symmetric=is_16)
     if known:
         ranges |= recognized(known, moments(run()))
     code = input_code_16(pixels) if is_16 else input_code(pixels, lowest=-128)
     bounds = (-32_767, 32_767) if is_16 else (-128, 127)
     input_name = fb.tensor_name(subgraph.tensors[subgraph.inputs[0]])
     ranges[input_name] = code.range(lowest=bounds[0], highest=bounds[1])
+    limits_to_integers(model, ranges, levels=levels, bits=scheme.weight_bits or 8, kept=kept)
     statistics = {name: _statistics(ranges[name], rank=rank) for name, rank in ranks.items() if name in ranges}
     recipe = _recipe("static_wi8_ai16" if is_16 else "static_wi8_ai8")
     if scheme.weight_bits == 4:
         recipe = _with_4_bits(recipe)
-    quantized = _by_recipe(path.read_bytes(), [*recipe, *_left_out(subgraph, kept)], statistics)
+    quantized = _by_recipe(fb.pack(model), [*recipe, *_left_out(subgraph, kept)], statistics)
     close_islands(quantized, kept=kept)
     return quantized
 
@@ -140,9 +143,11 @@ def int8_except(float_path: Path, ranges: Mapping[str, Range], *, kept: Collecti
     model = fb.load(float_path)
     subgraph = model.subgraphs[0]
     ranks = {fb.tensor_name(tensor): max(1, len(tensor.shape)) for tensor in subgraph.tensors}
-    statistics = {name: _statistics(found, rank=ranks[name]) for name, found in ranges.items()}
+    chosen = dict(ranges)
+    limits_to_integers(model, chosen, levels=256, bits=8, kept=kept)
+    statistics = {name: _statistics(found, rank=ranks[name]) for name, found in chosen.items()}
     recipe = [*_recipe("static_wi8_ai8"), *_left_out(subgraph, kept)]
-    quantized = _by_recipe(float_path.read_bytes(), recipe, statistics)
+    quantized = _by_recipe(fb.pack(model), recipe, statistics)
     close_islands(quantized, kept=kept)
     _finish(quantized)
     return fb.pack(quantized)

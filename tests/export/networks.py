@@ -77,12 +77,13 @@ def mobile(x: Any) -> Any:
 
 
 def pre_activation(x: Any) -> Any:
-    """As in DenseNet: a BatchNormalization that no convolution can take in."""
+    """As in DenseNet: of two BatchNormalizations before ReLU, an unpadded convolution takes in one but for a limit."""
     from keras import layers
 
     x = layers.Rescaling(1 / 255)(x)
     x = layers.MaxPooling2D(2)(layers.Conv2D(8, 3, padding="same")(x))
-    y = layers.ReLU()(layers.BatchNormalization()(x))
+    y = layers.Conv2D(12, 1, use_bias=False)(layers.ReLU()(layers.BatchNormalization()(x)))
+    y = layers.ReLU()(layers.BatchNormalization()(y))
     x = layers.Concatenate()([x, layers.Conv2D(8, 3, padding="same")(y)])
     x = layers.ReLU()(layers.BatchNormalization()(x))
     return layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))

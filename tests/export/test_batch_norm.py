@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from keras import layers
 
-from emb.export._batch_norm import with_one_tap, without_batch_norms
+from emb.export._batch_norm import (
+    LARGEST_SPREAD,
+    with_channel_relus,
+    with_limits_kept,
+    with_one_tap,
+    without_batch_norms,
+)
+from emb.layers import ChannelReLU
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (3, 10, 10, 4)).astype(np.float32)
 
@@ -152,3 +159,78 @@ STAYS: dict[str, Callable[[Any], Any]] = {
 def test_what_no_convolution_of_one_tap_computes_stays(name: str) -> None:
     model = _model(STAYS[name])
     assert _norms(with_one_tap(model)) == 1
+
+
+def _rectified(convolution: Callable[[], Any], relu: Callable[[], Any] = layers.ReLU) -> Callable[[Any], Any]:
+    """Behind pooling, so that nothing before the normalization can take it in."""
+    return lambda x: convolution()(relu()(layers.BatchNormalization(name="norm")(layers.MaxPooling2D(2)(x))))
+
+
+def _in_an_inner_block(x: Any) -> Any:
+    inner = keras.Input((10, 10, 4))
+    return keras.Model(inner, _rectified(lambda: layers.Conv2D(6, 1))(inner))(x)
+
+
+LIMITS: dict[str, Callable[[Any], Any]] = {
+    "unpadded": _rectified(lambda: layers.Conv2D(6, 3)),
+    "1x1, padded, without bias": _rectified(lambda: layers.Conv2D(6, 1, strides=2, padding="same", use_bias=False)),
+    "grouped, with an activation": _rectified(lambda: layers.Conv2D(8, 3, groups=4, activation="relu")),
+    "relu as an activation": _rectified(lambda: layers.Conv2D(6, 3), lambda: layers.Activation("relu")),
+    "in an inner model": _in_an_inner_block,
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_is_left_where_a_convolution_behind_relu_takes_in_the_rest(name: str) -> None:
+    model = _model(LIMITS[name])
+    expected = np.asarray(model(IMAGES, training=False))
+    lean = with_channel_relus(model)
+    kept = with_limits_kept(lean)
+    for one, keeps_limit in ((lean, False), (kept, True)):
+        limits = {layer.name: layer for layer in one._flatten_layers() if isinstance(layer, ChannelReLU)}
+        assert {name: layer.keeps_limit for name, layer in limits.items()} == {"norm": keeps_limit}
+        assert not any(isinstance(layer, layers.BatchNormalization | layers.ReLU) for layer in one._flatten_layers())
+        np.testing.assert_allclose(np.asarray(one(IMAGES, training=False)), expected, rtol=2e-5, atol=2e-5)
+    # The model is as it was, and nothing is left to be done.
+    np.testing.assert_array_equal(np.asarray(model(IMAGES, training=False)), expected)
+    assert with_channel_relus(lean) is lean
+    assert with_limits_kept(kept) is kept
+
+
+NO_LIMITS: dict[str, Callable[[Any], Any]] = {
+    "before a padded convolution": _rectified(lambda: layers.Conv2D(6, 3, padding="same")),
+    "before a depthwise convolution": _rectified(lambda: layers.DepthwiseConv2D(3)),
+    "before no convolution": _rectified(lambda: layers.MaxPooling2D(2)),
+    "relu6": _rectified(lambda: layers.Conv2D(6, 3), lambda: layers.ReLU(6.0)),
+    "leaky relu": _rectified(lambda: layers.Conv2D(6, 3), layers.LeakyReLU),
+    "no relu": _rectified(lambda: layers.Conv2D(6, 3, padding="same"), layers.Identity),
+    "of the image": lambda x: layers.Conv2D(6, 3)(layers.ReLU()(layers.BatchNormalization(name="norm")(x))),
+    "read twice": lambda x: layers.Add()([layers.Conv2D(4, 1)(_read_behind_pooling(x)), _read_behind_pooling(x)]),
+    "normalization called twice": _shared_norm,
+}
+
+
+@pytest.mark.parametrize("name", NO_LIMITS)
+def test_where_no_convolution_takes_in_the_rest_the_normalization_stays(name: str) -> None:
+    model = _model(NO_LIMITS[name])
+    assert with_channel_relus(model) is model
+
+
+@pytest.mark.parametrize(
+    ("scales", "is_left"),
+    [
+        ([1.0, 1.0, 1.0, LARGEST_SPREAD], True),
+        ([1.0, 1.0, 1.0, 1.1 * LARGEST_SPREAD], False),
+        ([1.0, 1.0, 1.0, 1e-3], True),
+        ([1.0, 1.0, 1.0, 0.0], False),
+        ([1.0, 1.0, 1.0, -1.0], False),
+    ],
+)
+def test_scales_of_another_sign_or_size_keep_the_normalization(scales: list[float], is_left: bool) -> None:
+    model = _model(LIMITS["unpadded"])
+    norm = model.get_layer("norm")
+    norm.set_weights([np.array(scales), np.ones(4), np.zeros(4), np.full(4, 1.0 - norm.epsilon)])
+    lean = with_channel_relus(model)
+    assert (_norms(lean) == 0) == is_left
+    expected = np.asarray(model(IMAGES, training=False))
+    np.testing.assert_allclose(np.asarray(lean(IMAGES, training=False)), expected, rtol=2e-5, atol=2e-5)

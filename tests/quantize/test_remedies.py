@@ -80,7 +80,18 @@ def _features(x: Any) -> Any:
     return layers.Dense(4, activation="tanh", name="last")(layers.ReLU(name="normed_relu")(x))
 
 
-NETWORKS = {"chain": _chain, "residual": _residual, "joined": _joined, "features": _features}
+def _dense(x: Any) -> Any:
+    """Of each normalization before ReLU and an unpadded convolution a limit is left; joined tensors are read twice."""
+    x = layers.Conv2D(6, 3, name="stem")(x)
+    for name in ("first", "second"):
+        y = layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(name=f"{name}_normed")(x))
+        y = layers.Conv2D(4, 1, name=f"{name}_narrow", activation="relu")(y)
+        x = layers.Concatenate(name=f"{name}_joined")([x, layers.Conv2D(3, 3, padding="same", name=f"{name}_new")(y)])
+    x = layers.ReLU(name="normed_relu")(layers.BatchNormalization(name="normed")(x))
+    return layers.GlobalMaxPooling2D(name="most")(layers.Conv2D(8, 3, name="last")(x))
+
+
+NETWORKS = {"chain": _chain, "residual": _residual, "joined": _joined, "features": _features, "dense": _dense}
 
 
 @pytest.mark.slow

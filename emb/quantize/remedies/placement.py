@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FIXED = {"tanh": (-1.0, 127 / 128), "sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256)}
 _SUMS = ("Add", "Subtract", "Multiply")
 _SELECTING = ("MaxPooling2D", "GlobalMaxPooling2D", "Flatten", "Reshape", "Permute", "ZeroPadding2D", "Cropping2D")
-_OWN_SELECTING = ("ChannelPadding", "ChannelSplit")
+_OWN_SELECTING = ("ChannelPadding", "ChannelReLU", "ChannelSplit")
 _KERNELS = ("Conv2D", "GroupedConv2D", "DepthwiseConv2D", "Dense")
 
 

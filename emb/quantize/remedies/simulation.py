@@ -41,8 +41,12 @@ def ranges_of(model: keras.Model, images: NDArray[np.float32], *, method: str) -
     sites = sites_of(model)
     single = calibrate(lambda: activations(model, images, sites), method=method, levels=256)
     groups = {site.name: site.group for site in sites} | {name: name for name in single if name.endswith("/product")}
+    # In integers it gives its input's, or the limit, for which nothing has to widen.
+    limited = {call.name for call in calls_of(model) if kind(call.layer) == "ChannelReLU"}
     merged: dict[str, Range] = {}
     for name, one in single.items():
+        if name in limited:
+            continue
         other = merged.get(groups[name], one)
         lowest, highest = min(one.lowest, other.lowest), max(one.highest, other.highest)
         merged[groups[name]] = Range(lowest=lowest, highest=highest)
@@ -133,9 +137,12 @@ def rounding_layers(twin: keras.Model, model: keras.Model) -> dict[str, list[Any
     for site in sites_of(model):
         if f"{site.name}_range" in layers:
             found.setdefault(site.group, []).append(layers[f"{site.name}_range"])
+    groups = {site.name: site.group for site in sites_of(model)}
     for call in calls_of(model):
         if kind(call.layer) == "BatchNormalization":
             found[product_of(call.name)] = [layers[call.layer.name]]
+        elif kind(call.layer) == "ChannelReLU" and call.name in groups:
+            found.setdefault(groups[call.name], []).append(layers[call.layer.name])
     return found
 
 
@@ -173,12 +180,11 @@ def _simulating(layer: Any, *, bits: int) -> Any:
         "DepthwiseConv2D": own.QuantizedDepthwiseConv2D,
         "Dense": own.QuantizedDense,
         "BatchNormalization": own.QuantizedBatchNormalization,
+        "ChannelReLU": own.QuantizedChannelReLU,
     }
     config = layer.get_config()
     if has_kernel(layer):
         # Of fewer bits there is no depthwise kernel.
         least = 8 if kind(layer) == "DepthwiseConv2D" else bits
         return twins[kind(layer)].from_config(config | {"bits": max(bits, least)})
-    if kind(layer) == "BatchNormalization":
-        return own.QuantizedBatchNormalization.from_config(config)
-    return type(layer).from_config(config)
+    return twins.get(kind(layer), type(layer)).from_config(config)
