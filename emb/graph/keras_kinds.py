@@ -9,7 +9,8 @@ from emb.graph.model import Layout, Option
 
 # What differs from the class's own name in capitals. A subclass counts as its base class does.
 _KINDS = {
-    "AveragePooling1D": "AVERAGE_POOL_2D", "AveragePooling2D": "AVERAGE_POOL_2D", "ChannelSplit": "SPLIT",
+    "AveragePooling1D": "AVERAGE_POOL_2D", "AveragePooling2D": "AVERAGE_POOL_2D", "ChannelReLU": "MAXIMUM",
+    "ChannelSplit": "SPLIT",
     "Concatenate": "CONCATENATION",
     "Conv1D": "CONV_2D", "Conv2D": "CONV_2D", "Conv2DTranspose": "TRANSPOSE_CONV", "Conv3D": "CONV_3D",
     "Cropping2D": "STRIDED_SLICE", "Dense": "FULLY_CONNECTED", "DepthwiseConv2D": "DEPTHWISE_CONV_2D",

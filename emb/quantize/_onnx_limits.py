@@ -21,6 +21,8 @@ from emb.quantize._ranges import Range
 # its input's scale.
 _STAND_IN = "MaxPool"
 _PREFIX = "limits_of_"
+# What ONNX Runtime's quantizer gives its input's scale, of what may stand before a Max.
+_WITH_ITS_INPUTS_SCALE = ("AveragePool", "MaxPool")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +49,22 @@ def limits_to_stand_ins(model: Any, ranges: Mapping[str, Range], *, kept: Collec
             readers.setdefault(name, []).append(node)
     outputs = {value.name for value in graph.output}
     taken = {*held, *readers, *(name for node in graph.node for name in node.output)}
+    handed_on = {node.output[0]: node.input[0] for node in graph.node if node.op_type in _WITH_ITS_INPUTS_SCALE}
     found = []
     for node in graph.node:
         behind = readers.get(node.output[0], [])
-        if not _is_limit(node, held) or node.output[0] in {*outputs, *kept} or node.input[0] not in ranges:
+        if not _is_limit(node, held) or node.output[0] in {*outputs, *kept}:
+            continue
+        source = node.input[0]
+        while source in handed_on:
+            source = handed_on[source]
+        if source not in ranges:
             continue
         if len(behind) != 1 or not _is_unpadded(behind[0], held):
             continue
         convolution, constant = behind[0], node.input[1]
         values = onnx.numpy_helper.to_array(held[constant])
-        _move_bias(graph, convolution, held, taken, stored_limits(values, ranges[node.input[0]], levels=256), kept)
+        _move_bias(graph, convolution, held, taken, stored_limits(values, ranges[source], levels=256), kept)
         found.append(Limits(name=og.free_name(_PREFIX + node.output[0], taken), constant=constant, values=values))
         node.op_type, node.name = _STAND_IN, found[-1].name
         del node.input[1], node.attribute[:]

@@ -16,6 +16,9 @@ from emb.graph import flatbuffer as fb
 from emb.quantize._limits import bias_for_limits, stored_limits
 from emb.quantize._ranges import Range
 
+# ai-edge-quantizer's SAME_AS_INPUT_SCALE, of what may stand before a MAXIMUM: no range of its own is used.
+_WITH_ITS_INPUTS_SCALE = ("AVERAGE_POOL_2D", "MAX_POOL_2D")
+
 
 def limits_to_integers(model: Any, ranges: dict[str, Range], *, levels: int, bits: int, kept: Collection[str]) -> None:
     """Edit a float schema ModelT and the ranges of its tensors in place.
@@ -24,8 +27,16 @@ def limits_to_integers(model: Any, ranges: dict[str, Range], *, levels: int, bit
     kept: names of first outputs of operations that stay float.
     """
     tensors = model.subgraphs[0].tensors
+    handed_on = {
+        int(one.outputs[0]): int(one.inputs[0])
+        for one in model.subgraphs[0].operators
+        if fb.operation_name(model, one) in _WITH_ITS_INPUTS_SCALE
+    }
     for operator, convolution in _found(model):
-        source, output = (fb.tensor_name(tensors[one]) for one in (operator.inputs[0], operator.outputs[0]))
+        index = int(operator.inputs[0])
+        while index in handed_on:
+            index = handed_on[index]
+        source, output = fb.tensor_name(tensors[index]), fb.tensor_name(tensors[operator.outputs[0]])
         if source not in ranges or output in kept:
             continue
         ranges[output] = ranges[source]

@@ -32,7 +32,9 @@ def exported(model: Any, path: Path) -> tuple[Graph, Graph, tuple[LayerNames | N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ZOO.names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.family) if name == "inception-v4" else name for name in ZOO.names()]
+)
 def test_every_layer_of_the_zoo_is_found(name: str, tmp_path: Path) -> None:
     build = ZOO.get(name).build
     narrow = {"width": 0.25} if "width" in signature(build).parameters else {}

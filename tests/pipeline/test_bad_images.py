@@ -33,6 +33,7 @@ def pets(home: Path, *, count: int) -> Path:
     return home / "pets"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_is_refused_by_name_or_left_out_and_reported(emb):
     pets(emb.home, count=10_000)

@@ -39,6 +39,7 @@ def test_a_network_that_is_too_large_is_told_with_the_numbers() -> None:
     assert flash.what == f"vgg16 needs {found.file_bytes:,} bytes of flash; rp2040 has 2,097,152"
 
 
+@pytest.mark.long
 def test_lrn_keeps_a_network_from_the_edge_tpu_and_a_substitute_brings_it_there() -> None:
     small = ["input.shape=[32, 32, 3]"]
     found = check("googlenet", target="coral-usb-pc", classes=10, assignments=small)

@@ -14,8 +14,8 @@ from emb.zoo import ZOO
 
 pytestmark = pytest.mark.slow
 
-# Those that take seconds, and a residual network; `make test-family` builds the others.
-IN_CI = {"lenet", "mlp-deep", "mnist-cnn", "resnet20-cifar10"}
+# Those that take seconds; `make test-family` builds the others.
+IN_CI = {"lenet", "mlp-deep", "mnist-cnn"}
 
 # Eight epochs teach most of them enough, and a GoogLeNet, whose epochs take long, knows most digits after four. A
 # network that guesses changes its guess with every rounding, so that these need more: very deep ones at a quarter of

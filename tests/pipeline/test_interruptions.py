@@ -57,6 +57,7 @@ def test_kill_at_random_moments(fresh):
     assert fresh.json(*BUILD[:-1])["cached"]
 
 
+@pytest.mark.long
 def test_ctrl_c_exits_130_and_training_resumes(fresh):
     process = start(fresh)
     for line in process.stderr:
@@ -71,6 +72,7 @@ def test_ctrl_c_exits_130_and_training_resumes(fresh):
     assert "epoch 8/8" in told
 
 
+@pytest.mark.long
 def test_two_builds_at_once(fresh):
     both = [start(fresh), start(fresh)]
     reports = []

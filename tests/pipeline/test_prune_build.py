@@ -89,6 +89,7 @@ def test_the_unpruned_model_is_the_one_of_the_build_without_pruning(emb, halved)
     assert row["accuracy"] == halved["pruning"]["unpruned"]["accuracy"]
 
 
+@pytest.mark.long
 def test_as_many_zeros_as_asked_for_also_in_int8(emb):
     report = build(emb, "magnitude:0.8", "--prune-epochs", "4")
     pruning = report["pruning"]
@@ -183,6 +184,7 @@ def test_blocks_go_whole(emb):
     assert f"| {gone[0]['name']} | {gone[0]['before']:,} | 0 |" in page
 
 
+@pytest.mark.long
 def test_a_model_of_ones_own(emb, halved):
     emb.run("train", "lenet", "--epochs", "8")
     own = emb.json(

@@ -57,7 +57,15 @@ def _images(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(7).integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.family)
+        if name in ("inception with normalization", "separable beginning")
+        else name
+        for name in ARCHITECTURES
+    ],
+)
 def test_half_of_the_macs_go_and_the_outputs_are_those_of_the_masked_model(name, scramble):
     builder, arguments = ARCHITECTURES[name]
     model = _built(builder, arguments, scramble)
