@@ -258,7 +258,9 @@ def _rectified(model: keras.Model) -> list[_Rectified]:
         affine = through(norm, IDENTITY, shape[1:])
         if reader is None or affine is None or len(shape) != 4 or not _is_unpadded_convolution(reader.operation):
             continue
-        if affine.scale.min() > 0 and affine.scale.max() <= LARGEST_SPREAD * np.median(affine.scale):
+        is_even = affine.scale.min() > 0 and affine.scale.max() <= LARGEST_SPREAD * np.median(affine.scale)
+        # One limit alone is no limit for each channel.
+        if is_even and shape[-1] > 1:
             found.append(_Rectified(norm=norm, relu=relu.operation, convolution=reader.operation, affine=affine))
     return found
 

@@ -1,7 +1,7 @@
-"""Lets a Max with a limit for each channel, before a convolution, choose among the integers that it reads.
+"""Lets a Max with a limit for each channel choose among the integers that it reads: what a ChannelReLU becomes.
 
 ONNX Runtime's quantizer does not know Max, and its kernel compares 8-bit integers: no DequantizeLinear stands before
-it and no QuantizeLinear behind. It is what a ChannelReLU becomes in a file.
+it and no QuantizeLinear behind. The bias of a convolution behind it changes as in _tflite_limits.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def limits_to_stand_ins(model: Any, ranges: Mapping[str, Range], *, kept: Collec
             source = handed_on[source]
         if source not in ranges:
             continue
-        if len(behind) != 1 or not _is_unpadded(behind[0], held):
-            continue
-        convolution, constant = behind[0], node.input[1]
+        constant = node.input[1]
         values = onnx.numpy_helper.to_array(held[constant])
-        _move_bias(graph, convolution, held, taken, stored_limits(values, ranges[source], levels=256), kept)
+        if len(behind) == 1 and values.size == values.shape[-3] and _is_unpadded(behind[0], held):
+            limits = stored_limits(values, ranges[source], levels=256)
+            _move_bias(graph, behind[0], held, taken, limits, kept)
         found.append(Limits(name=og.free_name(_PREFIX + node.output[0], taken), constant=constant, values=values))
         node.op_type, node.name = _STAND_IN, found[-1].name
         del node.input[1], node.attribute[:]
@@ -97,19 +97,23 @@ def stand_ins_to_limits(graph: Any, limits: list[Limits]) -> None:
 
 
 def _is_limit(node: Any, held: Mapping[str, Any]) -> bool:
+    """Whether it is a Max of a tensor of rank 4 with constants that differ along one axis."""
     if node.op_type != "Max" or len(node.input) != 2 or node.input[0] in held or node.input[1] not in held:
         return False
-    return [place for place, size in enumerate(held[node.input[1]].dims) if size > 1] == [1]
+    sizes = list(held[node.input[1]].dims)
+    return len(sizes) in (3, 4) and sum(size > 1 for size in sizes) == 1
 
 
 def _is_unpadded(node: Any, held: Mapping[str, Any]) -> bool:
+    """Whether it is a convolution with constants that reads no padding."""
     import onnx
 
     if node.op_type != "Conv" or any(name not in held for name in node.input[1:]):
         return False
     attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-    pads = any(attributes.get("pads", ())) or attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
-    return not pads
+    is_one = list(held[node.input[1]].dims)[2:] == [1, 1]
+    pads_by_itself = attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID") and not is_one
+    return not (any(attributes.get("pads", ())) or pads_by_itself)
 
 
 def _move_bias(

@@ -207,6 +207,7 @@ NO_LIMITS: dict[str, Callable[[Any], Any]] = {
     "of the image": lambda x: layers.Conv2D(6, 3)(layers.ReLU()(layers.BatchNormalization(name="norm")(x))),
     "read twice": lambda x: layers.Add()([layers.Conv2D(4, 1)(_read_behind_pooling(x)), _read_behind_pooling(x)]),
     "normalization called twice": _shared_norm,
+    "one channel": lambda x: _rectified(lambda: layers.Conv2D(6, 1))(layers.DepthwiseConv2D(3)(x[..., :1])),
 }
 
 

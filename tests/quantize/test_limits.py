@@ -176,7 +176,7 @@ class _Maximum(layers.Layer):
         return ops.maximum(inputs, np.linspace(-0.3, 0.3, 8, dtype=np.float32).reshape(1, 1, 1, 8))
 
 
-@pytest.mark.parametrize("file_format", ["tflite"])
+@pytest.mark.parametrize("file_format", EXPORTS)
 def test_before_padding_a_maximum_stays_as_it_is(file_format: str, run: Any, tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     image = keras.Input((12, 12, 3))
