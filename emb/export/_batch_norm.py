@@ -120,8 +120,8 @@ def with_channel_relus(model: keras.Model) -> keras.Model:
 
     relu(s x + b) = s relu(x + b / s) for a scale s > 0, which the convolution's weights take in. Not where a scale is
     not above 0, or where scales of the channels differ so much that the convolution's integer weights would suffer;
-    and not before padding, as `with_limits_kept` makes a difference of it. Layers that stay as they are are shared with
-    the model, which is not changed.
+    and not before padding, which would have to be limits where these are kept. Layers that stay as they are are shared
+    with the model, which is not changed.
     """
     import keras
 

@@ -27,10 +27,9 @@ _WITH_ITS_INPUTS_SCALE = ("AveragePool", "MaxPool")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """name: of the operation that stands in.  constant: its limits' name.  values: (1, channels, 1, 1) real numbers."""
+    """name: of the operation that stands in.  values: real numbers, as (1, channels, 1, 1) or (channels, 1, 1)."""
 
     name: str
-    constant: str
     values: NDArray[np.float32]
 
 
@@ -60,12 +59,11 @@ def limits_to_stand_ins(model: Any, ranges: Mapping[str, Range], *, kept: Collec
             source = handed_on[source]
         if source not in ranges:
             continue
-        constant = node.input[1]
-        values = onnx.numpy_helper.to_array(held[constant])
+        values = onnx.numpy_helper.to_array(held[node.input[1]])
         if len(behind) == 1 and values.size == values.shape[-3] and _is_unpadded(behind[0], held):
             limits = stored_limits(values, ranges[source], levels=256)
             _move_bias(graph, behind[0], held, taken, limits, kept)
-        found.append(Limits(name=og.free_name(_PREFIX + node.output[0], taken), constant=constant, values=values))
+        found.append(Limits(name=og.free_name(_PREFIX + node.output[0], taken), values=values))
         node.op_type, node.name = _STAND_IN, found[-1].name
         del node.input[1], node.attribute[:]
         node.attribute.append(onnx.helper.make_attribute("kernel_shape", [1, 1]))
