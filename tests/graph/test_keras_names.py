@@ -31,9 +31,13 @@ def exported(model: Any, path: Path) -> tuple[Graph, Graph, tuple[LayerNames | N
     return graph, layers, layer_names(graph, layers)
 
 
+# Ten seconds each, and of no other kinds of layers than inception-v2.
+LARGE = ("inception-v3", "inception-v4")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.family) if name == "inception-v4" else name for name in ZOO.names()]
+    "name", [pytest.param(name, marks=pytest.mark.family) if name in LARGE else name for name in ZOO.names()]
 )
 def test_every_layer_of_the_zoo_is_found(name: str, tmp_path: Path) -> None:
     build = ZOO.get(name).build

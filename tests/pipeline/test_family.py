@@ -15,7 +15,7 @@ from emb.zoo import ZOO
 pytestmark = pytest.mark.slow
 
 # Those that take seconds; `make test-family` builds the others.
-IN_CI = {"lenet", "mlp-deep", "mnist-cnn"}
+IN_CI = {"lenet", "mnist-cnn"}
 
 # Eight epochs teach most of them enough, and a GoogLeNet, whose epochs take long, knows most digits after four. A
 # network that guesses changes its guess with every rounding, so that these need more: very deep ones at a quarter of

@@ -207,6 +207,7 @@ def repaired(emb: Any, irreparable: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_layers_and_those_that_read_them(repaired: dict[str, Any], emb: Any) -> None:
     graph = read(emb.home / "in-float" / "irreparable-float32.tflite")
     layers = ("conv1", "conv2", "conv3", "conv4", "up", "down", "pool", "scores", "softmax")
@@ -230,6 +231,7 @@ def test_layers_and_those_that_read_them(repaired: dict[str, Any], emb: Any) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_only_floats_can_repair(repaired: dict[str, Any], emb: Any) -> None:
     (repair,) = repaired["repairs"]
     assert repair["first_correct"] < repair["float_correct"] / 2
@@ -258,6 +260,7 @@ def test_what_only_floats_can_repair(repaired: dict[str, Any], emb: Any) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_floats_are_those_of_the_named_layers(repaired: dict[str, Any], emb: Any) -> None:
     graph = read(emb.home / "in-float" / "irreparable-int8.tflite")
     kinds = [operation.kind for operation in graph.operations]
@@ -289,6 +292,7 @@ def test_the_same_bytes_again_and_nothing_done_twice(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_others_say_of_such_a_file(repaired: dict[str, Any], emb: Any) -> None:
     build = emb.home / "in-float"
     shown = emb.run("inspect", str(build / "irreparable-int8.tflite")).stdout

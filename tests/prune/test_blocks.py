@@ -247,6 +247,7 @@ def test_residual_networks(scramble, difference, depth, arguments, found, whole)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_network_of_keras_itself(scramble, difference):
     import keras
 

@@ -149,6 +149,7 @@ def test_sizes_of_maps_as_in_the_papers_tables(build, name, maps):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_inception_v3_is_that_of_keras_applications():
     import keras
 
