@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from emb.errors import ExportError
-from emb.quantize._onnx_graph import constants, model_input
+from emb.quantize._onnx_graph import constants, model_input, readers_of
 from emb.quantize._ranges import Range
 from emb.spec.scheme import Scheme
 
@@ -70,10 +70,7 @@ def check_integer_only(graph: Any, scheme: Scheme, *, kept: Collection[str] = ()
     import onnx
 
     writers = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(graph)
     held = constants(graph)
     value = model_input(graph)
     faults = []

@@ -139,6 +139,15 @@ def free_name(wanted: str, taken: set[str]) -> str:
     return wanted
 
 
+def readers_of(graph: Any) -> dict[str, list[Any]]:
+    """{tensor: the operations that read it}; one that reads it twice stands there twice."""
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
 def constants(graph: Any) -> dict[str, Any]:
     """{name: TensorProto} of the values that the file holds."""
     return {tensor.name: tensor for tensor in graph.initializer}

@@ -42,10 +42,7 @@ def limits_to_stand_ins(model: Any, ranges: Mapping[str, Range], *, kept: Collec
 
     graph = model.graph
     held = og.constants(graph)
-    readers: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = og.readers_of(graph)
     outputs = {value.name for value in graph.output}
     taken = {*held, *readers, *(name for node in graph.node for name in node.output)}
     handed_on = {node.output[0]: node.input[0] for node in graph.node if node.op_type in _WITH_ITS_INPUTS_SCALE}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emb.quantize._onnx_graph import free_name
+from emb.quantize._onnx_graph import free_name, readers_of
 from emb.quantize._ranges import Range
 
 # scale 1/128, zero point 128: what the sigmoid's scale 1/256, zero point 0 becomes.
@@ -76,10 +76,7 @@ def normalizations_to_convolutions(model: Any, *, kept: Collection[str] = ()) ->
         if len(value.type.tensor_type.shape.dim) == 4
     }
     held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    readers: dict[str, list[Any]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(graph)
     outputs = {value.name for value in graph.output}
     taken = {*held, *readers, *(name for node in graph.node for name in node.output)}
     for node in list(graph.node):
