@@ -8,7 +8,7 @@ channel, instead of a product and a sum with one for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,17 @@ class _Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """What is to be done with layers, by their ids. new: what stands in their place, and its weights.
+
+    gone: what passes on what it is given.
+    """
+
+    new: Mapping[int, tuple[Any, Sequence[NDArray[Any]]]]
+    gone: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Rectified:
     """A BatchNormalization and the ReLU and convolution that alone read it, one behind the other."""
 
@@ -84,35 +95,7 @@ def without_batch_norms(model: keras.Model) -> keras.Model:
 
     Layers that stay as they are are shared with the model, which is not changed.
     """
-    import keras
-
-    if not is_functional(model):
-        return model
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
-    plan = _planned(model)
-    inner = {id(layer): without_batch_norms(layer) for layer in model.layers if isinstance(layer, keras.Model)}
-    if not plan.gone and all(inner[id(layer)] is layer for layer in model.layers if id(layer) in inner):
-        return model
-    changed: list[tuple[Any, Any]] = []
-
-    def copied(layer: Any) -> Any:
-        if id(layer) in inner:
-            return inner[id(layer)]
-        if id(layer) not in plan.before and id(layer) not in plan.behind:
-            return layer
-        config = layer.get_config() | {"use_bias": True}
-        changed.append((layer, type(layer).from_config(config)))
-        return changed[-1][1]
-
-    def called(layer: Any, *inputs: Any, **arguments: Any) -> Any:
-        return inputs[0] if id(layer) in plan.gone else layer(*inputs, **arguments)
-
-    clone = keras.models.clone_model(model, clone_function=copied, call_function=called, recursive=False)
-    for old, new in changed:
-        before, behind = plan.before.get(id(old), IDENTITY), plan.behind.get(id(old), IDENTITY)
-        new.set_weights([weight.astype(np.float32) for weight in _weights(old, before=before, behind=behind)])
-    return clone
+    return _changed(model, _folds)
 
 
 def with_channel_relus(model: keras.Model) -> keras.Model:
@@ -123,43 +106,7 @@ def with_channel_relus(model: keras.Model) -> keras.Model:
     and not before padding, which would have to be limits where these are kept. Layers that stay as they are are shared
     with the model, which is not changed.
     """
-    import keras
-
-    from emb.layers import ChannelReLU
-
-    if not is_functional(model):
-        return model
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
-    found = _rectified(model)
-    affines = {id(one.norm): one.affine for one in found}
-    gone = {id(one.relu) for one in found}
-    scales = {id(one.convolution): Affine(scale=one.affine.scale, offset=np.zeros(1)) for one in found}
-    inner = {id(layer): with_channel_relus(layer) for layer in model.layers if isinstance(layer, keras.Model)}
-    if not found and all(inner[id(layer)] is layer for layer in model.layers if id(layer) in inner):
-        return model
-    made: dict[int, Any] = {}
-
-    def copied(layer: Any) -> Any:
-        if id(layer) in affines:
-            return made.setdefault(id(layer), ChannelReLU(name=layer.name))
-        if id(layer) in scales:
-            return made.setdefault(id(layer), type(layer).from_config(layer.get_config() | {"use_bias": True}))
-        return inner.get(id(layer), layer)
-
-    def called(layer: Any, *inputs: Any, **arguments: Any) -> Any:
-        if id(layer) in gone:
-            return inputs[0]
-        # A normalization takes a mask, too.
-        return layer(inputs[0]) if isinstance(layer, ChannelReLU) else layer(*inputs, **arguments)
-
-    clone = keras.models.clone_model(model, clone_function=copied, call_function=called, recursive=False)
-    for one in found:
-        limit = -one.affine.offset / one.affine.scale
-        made[id(one.norm)].set_weights([limit.reshape(1, 1, 1, -1).astype(np.float32)])
-        weights = _weights(one.convolution, before=scales[id(one.convolution)], behind=IDENTITY)
-        made[id(one.convolution)].set_weights([weight.astype(np.float32) for weight in weights])
-    return clone
+    return _changed(model, _channel_relus)
 
 
 def with_limits_kept(model: keras.Model) -> keras.Model:
@@ -167,41 +114,7 @@ def with_limits_kept(model: keras.Model) -> keras.Model:
 
     Layers that stay as they are are shared with the model, which is not changed; it is given back if there are none.
     """
-    import keras
-
-    from emb.layers import ChannelReLU
-
-    if not is_functional(model):
-        return model
-    graph = _graph(model)
-    relus = [call for call in graph.calls if type(call.operation) is ChannelReLU and not call.operation.keeps_limit]
-    readers = {id(call.operation): graph.next(call) for call in relus}
-    behind = {
-        id(reader.operation): layer
-        for layer, reader in readers.items()
-        if reader is not None and _is_unpadded_convolution(reader.operation)
-    }
-    limits = {id(layer): layer for layer in model.layers if id(layer) in behind.values()}
-    inner = {id(layer): with_limits_kept(layer) for layer in model.layers if isinstance(layer, keras.Model)}
-    if not limits and all(inner[id(layer)] is layer for layer in model.layers if id(layer) in inner):
-        return model
-    made: dict[int, Any] = {}
-
-    def copied(layer: Any) -> Any:
-        if id(layer) in limits or id(layer) in behind:
-            changes = {"keeps_limit": True} if id(layer) in limits else {"use_bias": True}
-            return made.setdefault(id(layer), type(layer).from_config(layer.get_config() | changes))
-        return inner.get(id(layer), layer)
-
-    clone = keras.models.clone_model(model, clone_function=copied, recursive=False)
-    for layer in model.layers:
-        if id(layer) in limits:
-            made[id(layer)].set_weights(layer.get_weights())
-        elif id(layer) in behind:
-            limit = array(limits[behind[id(layer)]].limit).reshape(-1)
-            weights = _weights(layer, before=Affine(scale=np.ones(1), offset=-limit), behind=IDENTITY)
-            made[id(layer)].set_weights([weight.astype(np.float32) for weight in weights])
-    return clone
+    return _changed(model, _kept_limits)
 
 
 def with_one_tap(model: keras.Model) -> keras.Model:
@@ -210,39 +123,99 @@ def with_one_tap(model: keras.Model) -> keras.Model:
     Those behind nothing but scalings of the image stay: they may go into its first convolution with these. Layers that
     stay as they are are shared with the model, which is not changed.
     """
+    return _changed(model, _single_taps)
+
+
+def _changed(model: keras.Model, find: Callable[[keras.Model], _Change]) -> keras.Model:
+    """The model with what `find` says of it and of the models inside it; itself if that is nothing."""
     import keras
 
     if not is_functional(model):
         return model
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs, model.outputs, name=model.name)
-    scalings = _leading(model)
-    found: dict[int, Affine] = {}
-    for call in calls_of(model):
-        if _is_batch_norm(call.operation) and id(call.operation) not in scalings:
-            shape = tuple(call.input_tensors[0].shape)
-            affine = through(call.operation, IDENTITY, shape[1:])
-            if affine is not None and len(shape) == 4:
-                found[id(call.operation)] = affine
-    inner = {id(layer): with_one_tap(layer) for layer in model.layers if isinstance(layer, keras.Model)}
-    if not found and all(inner[id(layer)] is layer for layer in model.layers if id(layer) in inner):
+    change = find(model)
+    inner = {id(layer): _changed(layer, find) for layer in model.layers if isinstance(layer, keras.Model)}
+    if not change.new and all(inner[id(layer)] is layer for layer in model.layers if id(layer) in inner):
         return model
-    made: dict[int, Any] = {}
-
-    def copied(layer: Any) -> Any:
-        if id(layer) in found and id(layer) not in made:
-            made[id(layer)] = keras.layers.DepthwiseConv2D(1, data_format="channels_last", name=layer.name)
-        return made.get(id(layer), inner.get(id(layer), layer))
+    others = inner | {number: layer for number, (layer, _) in change.new.items()}
+    taking_one = {id(layer) for layer, _ in change.new.values()}
 
     def called(layer: Any, *inputs: Any, **arguments: Any) -> Any:
-        # A normalization takes a mask, too.
-        return layer(inputs[0]) if layer in made.values() else layer(*inputs, **arguments)
+        if id(layer) in change.gone:
+            return inputs[0]
+        # A normalization that is replaced may have been given a mask, too.
+        return layer(inputs[0]) if id(layer) in taking_one else layer(*inputs, **arguments)
 
-    clone = keras.models.clone_model(model, clone_function=copied, call_function=called, recursive=False)
-    for number, layer in made.items():
-        affine = found[number]
-        layer.set_weights([affine.scale.reshape(1, 1, -1, 1).astype(np.float32), affine.offset.astype(np.float32)])
+    clone = keras.models.clone_model(
+        model, clone_function=lambda layer: others.get(id(layer), layer), call_function=called, recursive=False
+    )
+    for layer, weights in change.new.values():
+        layer.set_weights([weight.astype(np.float32) for weight in weights])
     return clone
+
+
+def _again(layer: Any, **settings: Any) -> Any:
+    """A layer of the same settings but for these."""
+    return type(layer).from_config(layer.get_config() | settings)
+
+
+def _folds(model: keras.Model) -> _Change:
+    plan = _planned(model)
+    new = {}
+    for layer in model.layers:
+        before, behind = plan.before.get(id(layer), IDENTITY), plan.behind.get(id(layer), IDENTITY)
+        if before is not IDENTITY or behind is not IDENTITY:
+            new[id(layer)] = _again(layer, use_bias=True), _weights(layer, before=before, behind=behind)
+    return _Change(new=new, gone=frozenset(plan.gone))
+
+
+def _channel_relus(model: keras.Model) -> _Change:
+    from emb.layers import ChannelReLU
+
+    found = _rectified(model)
+    new: dict[int, tuple[Any, Sequence[NDArray[Any]]]] = {}
+    for one in found:
+        limit = -one.affine.offset / one.affine.scale
+        scale = Affine(scale=one.affine.scale, offset=np.zeros(1))
+        new[id(one.norm)] = ChannelReLU(name=one.norm.name), [limit.reshape(1, 1, 1, -1)]
+        weights = _weights(one.convolution, before=scale, behind=IDENTITY)
+        new[id(one.convolution)] = _again(one.convolution, use_bias=True), weights
+    return _Change(new=new, gone=frozenset(id(one.relu) for one in found))
+
+
+def _kept_limits(model: keras.Model) -> _Change:
+    from emb.layers import ChannelReLU
+
+    graph = _graph(model)
+    new: dict[int, tuple[Any, Sequence[NDArray[Any]]]] = {}
+    for call in graph.calls:
+        relu, reader = call.operation, graph.next(call)
+        if type(relu) is not ChannelReLU or relu.keeps_limit or reader is None:
+            continue
+        layer = reader.operation
+        if _is_unpadded_convolution(layer):
+            kept = Affine(scale=np.ones(1), offset=-array(relu.limit).reshape(-1))
+            new[id(relu)] = _again(relu, keeps_limit=True), relu.get_weights()
+            new[id(layer)] = _again(layer, use_bias=True), _weights(layer, before=kept, behind=IDENTITY)
+    return _Change(new=new)
+
+
+def _single_taps(model: keras.Model) -> _Change:
+    from keras import layers
+
+    scalings = _leading(model)
+    new: dict[int, tuple[Any, Sequence[NDArray[Any]]]] = {}
+    for call in calls_of(model):
+        layer = call.operation
+        if not _is_batch_norm(layer) or id(layer) in scalings or id(layer) in new:
+            continue
+        shape = tuple(call.input_tensors[0].shape)
+        affine = through(layer, IDENTITY, shape[1:])
+        if affine is not None and len(shape) == 4:
+            tap = layers.DepthwiseConv2D(1, data_format="channels_last", name=layer.name)
+            new[id(layer)] = tap, [affine.scale.reshape(1, 1, -1, 1), affine.offset]
+    return _Change(new=new)
 
 
 def _rectified(model: keras.Model) -> list[_Rectified]:
@@ -334,7 +307,7 @@ def _fold_forwards(call: Any, graph: _Graph, plan: _Plan) -> None:
         plan.gone.add(id(call.operation))
 
 
-def _weights(layer: Any, *, before: Affine, behind: Affine) -> Iterable[NDArray[np.float64]]:
+def _weights(layer: Any, *, before: Affine, behind: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(kernel, bias) of the layer with a map of its input before it and one of its output behind it."""
     from keras import layers
 
