@@ -15,6 +15,7 @@ from emb.errors import ModelError
 from emb.prune._channel_graph import ChannelGraph, Group, Kept, prunable
 from emb.prune._channel_macs import MacCounter
 from emb.prune._channel_plan import ChannelPlan, Scope, Scores
+from emb.prune._dense_layers import dense_layers
 from emb.prune._search import nearest
 
 # No group loses more: one that is left without channels ends the network. Tanaka et al. 2020, "Pruning neural networks
@@ -49,12 +50,18 @@ class Queue:
         graph = prunable(model)
         counter = MacCounter.of(model, graph)
         weights = counter.weights_of_each(graph)
+        # A goal in bytes compares all by the weights that go with them, and "uniform" takes from every group.
+        layers_go = multiple > 1 and scope == "global" and not per_weight
+        layers = _layers(graph, scores) if layers_go else ()
+        going = set(chain.from_iterable(layers))
         ranked = []
         for place, group in enumerate(graph.groups):
             if group.name in scores.unscored:
                 continue
             values = np.array(scores.groups.get(group.name, ()), dtype=np.float64)
             _check_fits(group, values, model.name)
+            if going.issuperset(group.decisions.tolist()):
+                continue
             order = np.argsort(values, kind="stable")
             if scope == "global" and per_weight:
                 ranks = _worth(values, scores) / np.maximum(weights[group.decisions], 1)
@@ -66,7 +73,7 @@ class Queue:
         return cls(
             graph=graph,
             counter=counter,
-            steps=tuple(step for *_, step in sorted(ranked)),
+            steps=(*layers, *(step for *_, step in sorted(ranked))),
             unscored=dict(scores.unscored),
         )
 
@@ -98,13 +105,15 @@ class Queue:
                 break
             if groups[step[0]] in waiting:
                 continue
-            kept[list(step)] = False
-            left = self.counter.macs(kept)
+            without = kept.copy()
+            without[list(step)] = False
+            left = self.counter.macs(without)
             if abs(left - macs) < best_miss:
-                best, best_miss = kept.copy(), abs(left - macs)
+                best, best_miss = without, abs(left - macs)
             if left < macs:
-                kept[list(step)] = True
                 waiting.add(groups[step[0]])
+            else:
+                kept = without
         return best
 
     def plan_for(self, macs: float) -> ChannelPlan:
@@ -128,6 +137,14 @@ class Queue:
             return ""
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
         return f"; {shown} cannot be pruned at all"
+
+
+def _layers(graph: ChannelGraph, scores: Scores) -> tuple[tuple[int, ...], ...]:
+    """The decisions that go with each layer that can go as a whole, the least worth first, but for a tenth of them."""
+    unscored = {one for group in graph.groups if group.name in scores.unscored for one in group.decisions.tolist()}
+    found = {name: whole for name, whole in dense_layers(graph).items() if name in scores.wholes}
+    order = sorted((name for name in found if unscored.isdisjoint(found[name])), key=lambda name: scores.wholes[name])
+    return tuple(found[name] for name in order[: len(order) - math.ceil(LEAST_KEPT * len(order))])
 
 
 def _at_once(group: Group, multiple: int) -> int:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from emb.errors import DataError, SpecError
 from emb.prune._channel_graph import ChannelGraph
+from emb.prune._dense_layers import dense_layers
 from emb.prune._surgery import numbers, with_masks
 from emb.prune._ties import Channels
 from emb.spec.contract import Pixels
@@ -63,13 +64,52 @@ def _in_layer(layer: keras.Layer, graph: ChannelGraph, criterion: Criterion) -> 
     name, axis = holds.filters
     channels = holds.weights[name][axis]
     assert channels is not None  # the axis of the filters has channels
-    kernel = numbers(variables[name])
+    yield channels, _sizes(numbers(variables[name]), axis, criterion)
+
+
+def _sizes(kernel: NDArray[Any], axis: int, criterion: Criterion) -> Worth:
+    """Of the kernel's slices along that axis, by l1 or l2, divided by their mean."""
     others = tuple(place for place in range(kernel.ndim) if place != axis)
     if criterion == "l1":
         sizes = np.abs(kernel).sum(others, dtype=np.float64)
     else:
         sizes = np.sqrt(np.square(kernel).sum(others, dtype=np.float64))
-    yield channels, sizes / (sizes.mean() or 1.0)
+    return sizes / (sizes.mean() or 1.0)
+
+
+def worth_of_dense_layers(
+    model: keras.Model, graph: ChannelGraph, worth: Worth, *, criterion: Criterion
+) -> dict[str, float]:
+    """What each group that can go as a whole, see emb.prune._dense_layers, is worth beside the others of the kind.
+
+    By bn-scale and taylor the sum of what its channels are worth. By l1 and l2, where each layer's own filters are
+    worth 1 on average, how large the weights are by which others read them, as a share of those by which they read the
+    rest, in the mean over those others (Huang et al. 2017, "Densely connected convolutional networks", figure 5).
+    """
+    groups = {group.name: group.decisions for group in graph.groups}
+    if criterion in ("l1", "l2"):
+        worth = _as_read(model, graph, criterion)
+        return {name: float(worth[groups[name]].mean()) for name in dense_layers(graph)}
+    return {name: float(worth[groups[name]].sum()) for name in dense_layers(graph)}
+
+
+def _as_read(model: keras.Model, graph: ChannelGraph, criterion: Criterion) -> Worth:
+    """For each channel how large the weights are by which layers read it, beside the rest of theirs; 0 if none does."""
+    shares, times = np.zeros(graph.count), np.zeros(graph.count)
+    for layer in model.layers:
+        holds = graph.layers.get(layer.name)
+        if holds is None or not holds.makes or holds.filters is None:
+            continue
+        weight, filters = holds.filters
+        kernel = next(variable for variable in layer.weights if variable.name == weight)
+        axis, channels = next(
+            (place, channels)
+            for place, channels in enumerate(holds.weights[weight])
+            if channels is not None and place != filters
+        )
+        np.add.at(shares, channels, _sizes(numbers(kernel), axis, criterion))
+        np.add.at(times, channels, 1)
+    return shares / np.maximum(times, 1)
 
 
 def worth_by_taylor(

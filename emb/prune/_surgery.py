@@ -20,14 +20,33 @@ if TYPE_CHECKING:
 
 
 def smaller(model: keras.Model, graph: ChannelGraph, kept: Kept) -> keras.Model:
-    """An ordinary model without the channels that are not kept; the weights that are left are those of `model`."""
+    """An ordinary model without the channels that are not kept; the weights that are left are those of `model`.
+
+    Layers of which no channel is left are gone, and so is a concatenation of which one input is left.
+    """
     import keras
+
+    gone: list[Any] = []
+    counts: dict[str, int] = {}
+
+    def call(layer: Any, *arguments: Any, **options: Any) -> Any:
+        number = counts.get(layer.name, 0)
+        counts[layer.name] = number + 1
+        results = graph.calls.get((layer.name, number), ())
+        if any(len(channels) and not kept[channels].any() for channels in results):
+            gone.extend(keras.KerasTensor((None, 0)) for _ in results)
+            return gone[-1] if len(results) == 1 else gone[-len(results) :]
+        if type(layer).__name__ == "Concatenate" and any(_has(gone, value) for value in arguments[0]):
+            left = [value for value in arguments[0] if not _has(gone, value)]
+            return layer(left, **options) if len(left) > 1 else left[0]
+        return layer(*arguments, **options)
 
     original = _functional(model)
     clone: keras.Model = keras.models.clone_model(
         original,
         input_tensors=_inputs(original),
         clone_function=lambda layer: _layer(layer, graph.layers.get(layer.name), kept),
+        call_function=call,
     )
     _carry(original, clone, graph.layers, kept)
     return clone
@@ -153,7 +172,7 @@ def _inputs(model: Any) -> Any:
 
 
 def _layer(layer: Any, channels: LayerChannels | None, kept: Kept) -> Any:
-    if channels is None or not channels.settings:
+    if channels is None or not channels.settings or not kept[channels.results[0]].any():
         return _copy(layer)
     config = layer.get_config()
     for setting in channels.settings:

@@ -17,7 +17,7 @@ from emb.errors import SpecError
 from emb.prune._channel_graph import prunable, trace
 from emb.prune._channel_plan import ChannelPlan, Row, Scope, Scores, kept_of
 from emb.prune._channel_queue import NARROW, Queue
-from emb.prune._criteria import Criterion, check_needs, worth_by_taylor, worth_of_weights
+from emb.prune._criteria import Criterion, check_needs, worth_by_taylor, worth_of_dense_layers, worth_of_weights
 from emb.prune._search import Found, Search, Try
 from emb.prune._surgery import set_masks, with_masks
 from emb.prune._surgery import smaller as rebuilt
@@ -74,6 +74,7 @@ def scores(
     return Scores(
         criterion=criterion,
         groups={name: tuple(values.tolist()) for name, values in known.items() if name not in silent},
+        wholes=worth_of_dense_layers(model, graph, worth, criterion=criterion),
         unscored=dict.fromkeys(sorted(silent), "no batch normalization with a scale stands behind all of its channels"),
     )
 
@@ -109,6 +110,8 @@ def plan_for_macs(
     keeps a multiple of half of it, or a quarter; of more, it stays whole. Where that misses the fraction by more than
     3 % of the MACs, or takes from some group what others with smaller blocks would lose (less than 0.6 of what it keeps
     in blocks of 16 is left), half of the number is taken.
+    Of more than 1, "global" first removes whole layers that the network goes on without, those of a DenseNet (see
+    emb.prune._dense_layers), the least worth first; a tenth of these stays.
     macs_before: what the fraction is of, if not of the model itself: for steps, the MACs before the first one.
     Raises SpecError for another fraction, or one that cannot be reached, ModelError if no channel can go.
     """
@@ -188,11 +191,14 @@ def _behind(model: keras.Model, queue: Queue, gone: int) -> keras.Model:
 def _is_even(
     plan: ChannelPlan, model: keras.Model, scores: Scores, *, scope: Scope, multiple: int, per_weight: bool = False
 ) -> bool:
-    """Whether no group of a plan in multiples above NARROW loses what groups too narrow for them would have lost."""
+    """Whether no group of a plan in multiples above NARROW loses what groups too narrow for them would have lost.
+
+    Layers that are gone do not count: blocks of every size take those first.
+    """
     if multiple <= NARROW:
         return True
     finer = Queue.of(model, scores, scope=scope, multiple=NARROW, per_weight=per_weight).plan_for(plan.macs_after)
-    return all(len(kept) >= _LEAST_OF_NARROW * len(finer.kept[name]) for name, kept in plan.kept.items())
+    return all(len(kept) >= _LEAST_OF_NARROW * len(finer.kept[name]) for name, kept in plan.kept.items() if kept)
 
 
 def smaller(model: keras.Model, plan: ChannelPlan) -> keras.Model:

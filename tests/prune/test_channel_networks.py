@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from emb.layers import ChannelPadding, ChannelSplit, GroupedConv2D, LocalResponseNormalization
 from emb.prune import channels
 from emb.prune._channel_graph import trace
+from emb.prune._dense_layers import dense_layers
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +91,13 @@ def test_the_smaller_model_computes_what_the_masked_one_does(scramble, random_pl
     plan = random_plan(model, rng)
     pruned = channels.smaller(model, plan)
     assert difference(channels.masked(model, plan), pruned) < 1e-5
+    # The same without the layers that the network can do without.
+    gone = {one for whole in dense_layers(graph).values() for one in whole}
+    names = {group.name for group in graph.groups if gone.issuperset(group.decisions.tolist())}
+    less = replace(plan, kept={name: () if name in names else kept for name, kept in plan.kept.items()})
+    pruned = channels.smaller(model, less)
+    assert difference(channels.masked(model, less), pruned) < 1e-5
+    assert names.isdisjoint(layer.name for layer in pruned.layers)
     # Every group loses what it should: what emb.graph counts without building the model is what it counts of it.
     scores = channels.scores(model, criterion="l2")
     counted = channels.plan_for_macs(model, scores, removed=0.2, scope="global")
