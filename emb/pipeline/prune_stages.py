@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ def make_smaller(work: Work, *, unpruned: str, engine: Engine) -> None:
         done.append(prune_step(work, folder, model=path, unpruned=whole, number=number))
         path = _tuned(work, folder / "pruned.keras", whole, folder / "tuned", engine=engine, keeps_form=False)
     first, last = done[0].plan, done[-1].plan
-    layers = _blocks(last) if prune.method == "blocks" else _groups(first, last)
+    layers = _blocks(last) if prune.method == "blocks" else _groups([step.plan for step in done])
     story = _story(
         work,
         opened(whole, work.context),
@@ -71,17 +71,20 @@ def make_smaller(work: Work, *, unpruned: str, engine: Engine) -> None:
     )
 
 
-def _groups(first: Mapping[str, Any], last: Mapping[str, Any]) -> list[PrunedLayer]:
-    """What became of the channels between two plans of emb.prune.channels."""
-    kept = {group["name"]: len(group["channels_kept"]) for group in last["groups"]}
+def _groups(plans: Sequence[Mapping[str, Any]]) -> list[PrunedLayer]:
+    """What became of the channels by plans of emb.prune.channels, one after the other.
+
+    A later plan says nothing of a layer that an earlier one has taken out.
+    """
+    kept = {group["name"]: len(group["channels_kept"]) for plan in plans for group in plan["groups"]}
     return [
         PrunedLayer(
             name=group["name"],
             before=group["channels_before"],
-            after=kept.get(group["name"], group["channels_before"]),
+            after=kept[group["name"]],
             layers=tuple(group["layers"]),
         )
-        for group in first["groups"]
+        for group in plans[0]["groups"]
     ]
 
 
