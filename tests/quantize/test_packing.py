@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from emb.graph import flatbuffer as fb
 from emb.graph.files import read
 from emb.quantize import SCHEMES, layer_errors, quantize_onnx, quantize_tflite
+from emb.quantize._onnx_packing import pack_pixels as pack_onnx_pixels
 from emb.quantize._packing import Convolution, Packing, packed, packing
 from emb.quantize._tflite_packing import pack_pixels
 
@@ -184,6 +185,99 @@ def test_a_packed_onnx_file_has_the_same_answers(name: str, float_files: Any, ru
     # Its own layout and ours cancel: what is left turns the image's channels round, and the last image for the Gemm.
     assert kinds.count("Transpose") <= 2
     assert "Conv" not in kinds
+
+
+# Name -> the image's (height, width, channels), and a first convolution and what follows it.
+POOLED = {
+    "lenet": ((28, 28, 1), {"filters": 8, "kernel_size": 5}, {"pool_size": 2}),
+    "padding": ((28, 28, 1), {"filters": 6, "kernel_size": 5, "padding": "same"}, {"pool_size": 2}),
+    "two rows of one": ((28, 28, 1), {"filters": 8, "kernel_size": 5}, {"pool_size": (2, 1)}),
+    "three rows of four": ((28, 28, 1), {"filters": 3, "kernel_size": 5, "use_bias": False}, {"pool_size": (3, 4)}),
+    "strides": ((29, 28, 1), {"filters": 4, "kernel_size": 4, "strides": (3, 1), "padding": "same"}, {"pool_size": 2}),
+}
+# Those whose places the packed rows do not hold, or do not hold alone.
+NOT_POOLED = {
+    "overlapping": ((28, 28, 1), {"filters": 8, "kernel_size": 5}, {"pool_size": 3, "strides": 2}),
+    "padded pool": ((28, 28, 1), {"filters": 8, "kernel_size": 5}, {"pool_size": 2, "padding": "same", "strides": 1}),
+    "an odd height": ((29, 28, 1), {"filters": 8, "kernel_size": 5}, {"pool_size": 2}),
+    "three columns of four": ((28, 28, 1), {"filters": 8, "kernel_size": 5}, {"pool_size": (2, 3)}),
+    "wide taps": ((28, 28, 4), {"filters": 8, "kernel_size": 5}, {"pool_size": 2}),
+    "mean": ((28, 28, 1), {"filters": 8, "kernel_size": 5}, {"pool_size": 2, "mean": True}),
+    "read twice": ((28, 28, 1), {"filters": 8, "kernel_size": 5}, {"pool_size": 2, "again": True}),
+}
+
+
+def pooled_files(case: tuple[Any, ...], folder: Path) -> tuple[Path, Path, NDArray[np.uint8]]:
+    """The .onnx of integers, plain and packed, and images."""
+    import keras
+    from keras import layers
+
+    from emb.export import onnx
+
+    keras.utils.set_random_seed(0)
+    shape, convolution, pool = case
+    pool = dict(pool)
+    kind = layers.AveragePooling2D if pool.pop("mean", False) else layers.MaxPooling2D
+    again = pool.pop("again", False)
+    pixels = keras.Input(shape)
+    x = layers.Rescaling(1 / 255)(pixels)
+    first = layers.Conv2D(**convolution, activation="relu", bias_initializer="normal")(x)
+    x = layers.Conv2D(8, 3, activation="relu")(kind(**pool)(first))
+    x = layers.Flatten()(x)
+    if again:
+        x = layers.Concatenate()([x, layers.Flatten()(layers.Conv2D(2, 5, strides=4, name="other")(first))])
+    onnx.export(keras.Model(pixels, layers.Dense(10)(x)), folder / "float.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (8, *shape), dtype=np.uint8)
+    plain, packed_file, scheme = folder / "plain.onnx", folder / "packed.onnx", SCHEMES.get("int8").SCHEME
+    for path, lanes in ((plain, 0), (packed_file, 8)):
+        quantize_onnx(folder / "float.onnx", path, scheme=scheme, calibration=images, lanes=lanes)
+    return plain, packed_file, images
+
+
+def pools_of(path: Path) -> list[list[int]]:
+    import onnx
+
+    attributes = [one.attribute for one in onnx.load(path).graph.node if one.op_type in ("MaxPool", "AveragePool")]
+    return [list(one.ints) for some in attributes for one in some if one.name == "kernel_shape"]
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_the_rows_of_a_pool_become_channels(name: str, run: Any, tmp_path: Path) -> None:
+    import onnx
+
+    plain, packed_file, images = pooled_files(POOLED[name], tmp_path)
+    size = pools_of(plain)[0]
+    assert pools_of(packed_file) == [[1, size[0] * size[1]]]
+    onnx.checker.check_model(onnx.load(packed_file))
+    optimized = tmp_path / "optimized.onnx"
+    answers = run(packed_file, images, optimized=optimized)
+    assert len(np.unique(answers)) > 1
+    np.testing.assert_array_equal(run(plain, images), answers)
+    kinds = [node.op_type for node in onnx.load(optimized).graph.node]
+    assert kinds.count("Transpose") <= 1
+    assert "NhwcMaxPool" in kinds
+
+
+@pytest.mark.parametrize("name", NOT_POOLED)
+def test_other_pools_stay_as_they_are(name: str, run: Any, tmp_path: Path) -> None:
+    plain, packed_file, images = pooled_files(NOT_POOLED[name], tmp_path)
+    assert packed_file.read_bytes() != plain.read_bytes()
+    assert pools_of(packed_file) == pools_of(plain)
+    np.testing.assert_array_equal(run(plain, images), run(packed_file, images))
+
+
+def test_packed_convolutions_behind_each_other_are_regrouped_once(run: Any, tmp_path: Path) -> None:
+    import onnx
+
+    plain, _, images = pooled_files(POOLED["lenet"], tmp_path)
+    model = onnx.load(plain)
+    assert pack_onnx_pixels(model, lanes=8, maps=16) == 2
+    onnx.save(model, tmp_path / "both.onnx")
+    optimized = tmp_path / "optimized.onnx"
+    np.testing.assert_array_equal(run(plain, images), run(tmp_path / "both.onnx", images, optimized=optimized))
+    kinds = [node.op_type for node in onnx.load(optimized).graph.node]
+    # The pool's output is what the second convolution reads.
+    assert kinds[:5] == ["Reshape", "QLinearConv", "Reshape", "NhwcMaxPool", "QLinearConv"]
 
 
 @pytest.mark.parametrize(("file_format", "quantize"), [("tflite", quantize_tflite), ("onnx", quantize_onnx)])
